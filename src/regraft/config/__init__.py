@@ -1,0 +1,1 @@
+"""The typed edge: YAML in, frozen components out. No torch."""

@@ -1,0 +1,355 @@
+"""What the rooms hand each other. Nothing here imports torch: a config is checked before torch is loaded."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from regraft.cache import Cache
+
+Scoring = Literal["cloze", "letter"]
+Reads = Literal["gold", "question", "choices", "drawn_choice"]
+Positions = Literal["answer", "all"]
+
+
+class Component:
+    """Base of every class that a YAML file may name with `_target_`.
+
+    A component is a frozen, keyword-only dataclass. It checks its ranges in `__post_init__` with
+    `regraft.config.ranges.require`, documents each field, and imports torch inside methods only.
+    """
+
+
+# --------------------------------------------------------------------------------------------- questions
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnlabelledQuestion:
+    """What a label-free loss may see: a question and all its choices, in an order that the answer does not decide."""
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledQuestion:
+    """A question with the number of its right choice. Deliberately no subclass of `UnlabelledQuestion`."""
+
+    id: str
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+    @property
+    def unlabelled(self) -> UnlabelledQuestion:
+        return UnlabelledQuestion(id=self.id, question=self.question, choices=self.choices)
+
+
+AnyQuestion = UnlabelledQuestion | LabelledQuestion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Splits:
+    """The questions of a task, disjoint by id.
+
+    `recovery` and `preparation` are ordered so that a smaller set is a prefix of a larger one.
+    `recovery` may hold unlabelled questions; all others are labelled. `selection` chooses hyper-parameters,
+    `test` is what is reported.
+    """
+
+    preparation: tuple[LabelledQuestion, ...]
+    recovery: tuple[LabelledQuestion, ...] | tuple[UnlabelledQuestion, ...]
+    selection: tuple[LabelledQuestion, ...]
+    test: tuple[LabelledQuestion, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedQuestion:
+    """A question as tokens: `context` once, then each of `choices` continues it on its own."""
+
+    id: str
+    context: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+    answer: int | None = None
+    characters: tuple[int, ...] = ()
+    """Length of each choice's text in characters, for per-character scores."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of the question with all its choices: depends on no answer, so batches may be grouped by it."""
+        return len(self.context) + sum(map(len, self.choices))
+
+
+class Task(Component, ABC):
+    """Multiple-choice questions and how they are asked."""
+
+    name: str
+    scoring: Scoring
+    train_size: int | None
+
+    @property
+    @abstractmethod
+    def labelled(self) -> bool:
+        """Whether the recovery questions carry answers; known without reading them."""
+
+    @abstractmethod
+    def load(self, cache: Cache) -> Splits:
+        """Read the questions and split them.
+
+        Raises:
+            ValueError: A row is malformed (the message names file, line and fault).
+        """
+
+    @abstractmethod
+    def prompt(self, question: AnyQuestion) -> tuple[str, tuple[str, ...]]:
+        """The text before the answer, and the text of each answer as it continues that prompt."""
+
+    @abstractmethod
+    def identity(self, split: Literal["preparation", "recovery", "evaluation"]) -> dict[str, Any]:
+        """What decides the content of `split`, as plain data; hashed into stage keys."""
+
+
+# ------------------------------------------------------------------------------------------------ models
+
+
+@dataclass
+class LanguageModel:
+    """A causal language model with its tokenizer, and how much of the dense model is left in it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    removed: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    """Structure name -> for each layer the removed units, numbered as in the dense model."""
+
+
+class Model(Component, ABC):
+    """Where a dense model comes from."""
+
+    name: str
+
+    @abstractmethod
+    def load(self, cache: Cache) -> LanguageModel:
+        """The model in evaluation mode on the CPU, in the dtype in which it was stored unless configured."""
+
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights, as plain data; hashed into stage keys."""
+
+
+# ------------------------------------------------------------------------------------- batches and outputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Questions packed for one forward pass: each row holds a question once and, behind it, none, one or all choices.
+
+    A choice sees the question and itself, never another choice. The position whose next token all choices share (the
+    last of the question) is read once.
+
+    Shapes: `batch` rows, `seq` tokens a row, `reads` positions that are read, `tokens` answer tokens that are scored,
+    `options` (question, choice) pairs.
+    """
+
+    ids: tuple[str, ...]
+    input_ids: torch.Tensor
+    """(batch, seq) long."""
+    position_ids: torch.Tensor
+    """(batch, seq) long; every choice starts right after the question."""
+    visible: torch.Tensor
+    """(batch, 1, seq, seq) bool; True where the query position (dim 2) may attend to the key position (dim 3)."""
+    read: torch.Tensor
+    """(reads,) long; positions of the flattened (batch * seq) whose next-token distribution counts, each once."""
+    read_question: torch.Tensor
+    """(reads,) long; the row that each read position belongs to."""
+    token_read: torch.Tensor
+    """(tokens,) long; for each answer token the index into `read` of the position that predicts it."""
+    token_id: torch.Tensor
+    """(tokens,) long; the answer token itself."""
+    token_option: torch.Tensor
+    """(tokens,) long; the option that each answer token belongs to."""
+    option_question: torch.Tensor
+    """(options,) long; the row of each option."""
+    option_choice: torch.Tensor
+    """(options,) long; the number of each option among the choices of its question."""
+    context_read: torch.Tensor
+    """(contexts,) long; with positions = all, the index into `read` of each position that predicts a question token."""
+    context_token: torch.Tensor
+    """(contexts,) long; that question token."""
+    answer: torch.Tensor | None = None
+    """(batch,) long; the right choice. None in an unlabelled batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOutputs:
+    """What a model says at the positions that a batch reads."""
+
+    logits: torch.Tensor
+    """(reads, vocab)"""
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    """(reads, hidden_size) after the embedding and each layer; only when a loss needs it."""
+
+
+# --------------------------------------------------------------------------------------------- pruning
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruningContext:
+    """What a criterion may use besides the weights."""
+
+    generator: torch.Generator
+    """Seeded by the run's seed; only criteria with `uses_seed` may draw from it."""
+    calibration: Callable[[], Sequence[Batch]] | None = None
+    """Batches of recovery questions, made when called; given only to criteria with `uses_calibration`."""
+
+
+class Criterion(Component, ABC):
+    """Scores the units of a structure: the lowest go first."""
+
+    uses_seed: ClassVar[bool] = False
+    uses_calibration: ClassVar[bool] = False
+
+    @abstractmethod
+    def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
+        """One (units,) float tensor a layer, for the units that are still there."""
+
+
+class Structure(Component, ABC):
+    """What is removed together: finds the units of a model and takes them out."""
+
+    name: str
+
+    @abstractmethod
+    def units(self, model: PreTrainedModel) -> list[int]:
+        """Number of units in each layer."""
+
+    @abstractmethod
+    def weights(self, model: PreTrainedModel) -> list[dict[str, torch.Tensor]]:
+        """For each layer, projection name -> weight as (units, other): row j is what unit j owns in it."""
+
+    @abstractmethod
+    def remove(self, model: PreTrainedModel, keep: Sequence[torch.Tensor]) -> None:
+        """Keep only the units `keep` (sorted indices, one tensor a layer), in place: tensors become smaller."""
+
+
+class Allocation(Component, ABC):
+    """Decides how many and which units each layer loses."""
+
+    @abstractmethod
+    def keep(self, scores: Sequence[torch.Tensor], dense_units: Sequence[int], sparsity: float) -> list[torch.Tensor]:
+        """Sorted indices of the units to keep, one tensor a layer, so that `sparsity` of `dense_units` is gone."""
+
+
+class Schedule(Component, ABC):
+    """When how much is removed."""
+
+    @abstractmethod
+    def targets(self, sparsity: float) -> tuple[float, ...]:
+        """Cumulative sparsity after each pruning step; the last is `sparsity`."""
+
+    def share_of_recovery(self, sparsity: float) -> tuple[float, ...]:
+        """The share of the recovery's steps that follows each pruning step; sums to 1, so that totals are equal."""
+        number = len(self.targets(sparsity))
+        return (1.0 / number,) * number
+
+
+# ------------------------------------------------------------------------------------------ distillation
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossValue:
+    """A sum over what counts, and how much counts; the mean over an optimizer step is total / count."""
+
+    total: torch.Tensor
+    """() with graph."""
+    count: int
+
+
+class Loss(Component, ABC):
+    """What recovery minimises.
+
+    `needs` may hold `labels`, `teacher_logits`, `hidden_states`. Without `labels` the loss gets unlabelled batches.
+    """
+
+    trains: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def needs(self) -> frozenset[str]: ...
+
+    @property
+    @abstractmethod
+    def reads(self) -> Reads:
+        """Which text a batch holds: the question with the gold choice, alone, with all choices, or with one drawn."""
+
+    @property
+    @abstractmethod
+    def positions(self) -> Positions:
+        """Which positions are read: those that predict the answer, or all."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue: ...
+
+
+class Teacher(Component, ABC):
+    """Answers batches with logits."""
+
+    @abstractmethod
+    def build(self, dense: Callable[[], LanguageModel], student: LanguageModel) -> Callable[[Batch], ModelOutputs]:
+        """A function of batches, without graph, on the student's device.
+
+        Raises:
+            ValueError: Teacher and student differ in vocabulary.
+        """
+
+
+# --------------------------------------------------------------------------------------------- tracking
+
+
+class Tracker(Component, ABC):
+    """Mirror of a run for people to watch. The record on disk is the truth."""
+
+    @abstractmethod
+    def start(self, run: RunInfo) -> RunLog: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInfo:
+    """What a tracker needs to name and group a run."""
+
+    run_id: str
+    sweep: str
+    name: str
+    job_type: str
+    tags: tuple[str, ...]
+    config: Mapping[str, Any]
+    folder: Path
+
+
+class RunLog(ABC):
+    """An open run of a tracker; a context manager that marks the run failed if an exception passes."""
+
+    @abstractmethod
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Numbers of a training step (`step` given) or of a stage."""
+
+    @abstractmethod
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        """Final numbers of the run."""
+
+    @abstractmethod
+    def finish(self, *, failed: bool) -> None: ...
+
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.finish(failed=kind is not None)

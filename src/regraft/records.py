@@ -1,0 +1,151 @@
+"""The typed record that a run leaves: the contract between runs and analysis.
+
+`multirun/<sweep>/<run_id>/` holds
+
+* `record.json`: a `Record`. A result exists when this file exists; it is written last, atomically.
+* `predictions.parquet`: one line per evaluated stage, split and question, with the columns of `PREDICTION_COLUMNS`.
+* `training.parquet`: one line per optimizer step, with the columns of `TRAINING_COLUMNS`; absent if nothing trained.
+* `run.log`, `checkpoint/` (with `save_model=true`), and the tracker's own files.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+SCHEMA_VERSION = 1
+RECORD = "record.json"
+PREDICTIONS = "predictions.parquet"
+TRAINING = "training.parquet"
+
+PREDICTION_COLUMNS = {
+    "stage_index": "int; the stage after which the model was asked",
+    "stage": "str; its name",
+    "split": "str; test or selection",
+    "id": "str; the question",
+    "gold": "int; number of the right choice",
+    "predicted": "int; number of the choice with the highest score",
+    "scores": "list of float; log-likelihood of each choice by the scoring rule that decides (nats, per character if so)",
+}
+TRAINING_COLUMNS = {
+    "stage_index": "int; the recover stage",
+    "step": "int; optimizer steps since the stage began, from 1",
+    "loss": "float; mean over what counts in the step",
+    "lr": "float; learning rate of the step",
+    "grad_norm": "float; global L2 norm before clipping",
+    "examples": "int; questions seen since the stage began",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number.
+
+    `stage_index` counts stages from 0. `target_sparsity` is the sparsity asked for at this stage, `block_sparsity` the
+    share of units removed from the pruned blocks, `model_sparsity` the share of parameters removed from the whole
+    model; all relative to the dense model. `bits` is the width of the stored weights. `ci_low` and `ci_high` bound
+    a 95 % interval over the `n` questions where the metric has one. `deterministic` is False for what is measured with
+    a clock.
+    """
+
+    stage_index: int
+    stage: str
+    target_sparsity: float
+    block_sparsity: float
+    model_sparsity: float
+    bits: int
+    split: str
+    metric: str
+    value: float | None
+    n: int | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    deterministic: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageRecord:
+    """What a stage did.
+
+    `fingerprints` holds `model_in` (weights that entered), `units` (what is removed, in the dense numbering) and
+    `batches` (example ids in order with the number of steps), each a hex digest; absent where a stage has none.
+    `seconds` is the time that the stage's work took when it was done; `reused` says that this run took it from the cache.
+    """
+
+    index: int
+    stage: str
+    key: str
+    target_sparsity: float
+    fingerprints: dict[str, str]
+    seconds: float
+    reused: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+    """Plain data for people: steps, examples, tokens, removed units by layer, and the like."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One run. `config` is the resolved config as plain data, `choices` the chosen YAML of each config group."""
+
+    run_id: str
+    sweep: str
+    status: Literal["finished", "failed"]
+    error: str | None
+    config: dict[str, Any]
+    choices: dict[str, str]
+    environment: dict[str, Any]
+    stages: list[StageRecord]
+    rows: list[Row]
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, folder: Path) -> None:
+        """Write `record.json` into `folder`: aside, synced to disk, then renamed."""
+        plain = _finite(asdict(self))
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".record", delete=False, encoding="utf-8") as file:
+            json.dump(plain, file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(file.name, folder / RECORD)
+
+    @classmethod
+    def load(cls, folder: Path) -> Record:
+        """Read the record in `folder`.
+
+        Raises:
+            ValueError: The record was written by another version of the schema, or is no record.
+        """
+        path = Path(folder) / RECORD
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            version = plain["schema_version"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a record ({error}). Delete the folder and run again.") from error
+        if version != SCHEMA_VERSION:
+            raise ValueError(f"{path}: schema_version={version}, this version reads {SCHEMA_VERSION}. Run the sweep again.")
+        plain["stages"] = [StageRecord(**stage) for stage in plain["stages"]]
+        plain["rows"] = [Row(**row) for row in plain["rows"]]
+        return cls(**plain)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether `folder` holds the record of a finished run; a torn or foreign record does not count."""
+    try:
+        return Record.load(folder).status == "finished"
+    except (FileNotFoundError, ValueError):
+        return False
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
