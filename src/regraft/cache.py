@@ -17,8 +17,6 @@ from typing import Any
 
 from filelock import FileLock
 
-from regraft import __version__
-
 
 def digest(value: Any, length: int = 16) -> str:
     """Hex digits of the SHA-256 of plain data, independent of the order of keys."""
@@ -82,7 +80,3 @@ class Cache:
 def _dump(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
 
-
-def versioned(value: dict[str, Any]) -> dict[str, Any]:
-    """`value` marked with this version of regraft: for entries whose content depends on the code that made them."""
-    return {"regraft": __version__, **value}

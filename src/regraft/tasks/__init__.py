@@ -1,0 +1,1 @@
+"""Questions, how they are asked, and how they are split."""
