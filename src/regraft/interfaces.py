@@ -130,6 +130,12 @@ class LanguageModel:
     removed: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     """Structure name -> for each layer the removed units, numbered as in the dense model."""
 
+    @property
+    def pad_token_id(self) -> int:
+        """The token that fills up rows; no position attends to it."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.tokenizer.eos_token_id)
+
 
 class Model(Component, ABC):
     """Where a dense model comes from."""
@@ -276,7 +282,7 @@ class LossValue:
 class Loss(Component, ABC):
     """What recovery minimises.
 
-    `needs` may hold `labels`, `teacher_logits`, `hidden_states`. Without `labels` the loss gets unlabelled batches.
+    `needs` may hold `labels` and `teacher_logits`. Without `labels` the loss gets unlabelled batches.
     """
 
     trains: ClassVar[bool] = True
@@ -303,8 +309,15 @@ class Teacher(Component, ABC):
     """Answers batches with logits."""
 
     @abstractmethod
-    def build(self, dense: Callable[[], LanguageModel], student: LanguageModel) -> Callable[[Batch], ModelOutputs]:
+    def build(
+        self, dense: Callable[[], LanguageModel], student: LanguageModel, cache: Cache
+    ) -> Callable[[Batch], ModelOutputs]:
         """A function of batches, without graph, on the student's device.
+
+        Args:
+            dense: Loads the prepared dense model.
+            student: The model that learns.
+            cache: Where a teacher of its own comes from.
 
         Raises:
             ValueError: Teacher and student differ in vocabulary.

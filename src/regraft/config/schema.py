@@ -1,0 +1,99 @@
+"""The config of one run, typed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from regraft.config.compatibility import check
+from regraft.config.components import Allowed, build, validated
+from regraft.config.ranges import ConfigError, require
+from regraft.evaluation.evaluation import Evaluation
+from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, Tracker
+from regraft.pruning.pruner import Pruner
+from regraft.recovery.training import Training
+from regraft.stages.pipeline import Pipeline
+from regraft.stages.preparation import Preparation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime(Component):
+    """Where a run computes. No field changes what is computed, so none is part of a run's identity."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Device of the models; `auto` takes CUDA if there is one, else the CPU."""
+    threads: int = 1
+    """CPU threads of a run. A sweep runs one process a core, so one; more pays for a large model run alone."""
+    cache: str | None = None
+    """Folder of the cache; null takes `$REGRAFT_CACHE`, else `regraft` in the user's cache folder."""
+    progress: bool = True
+    """Whether training shows a progress bar."""
+
+    def __post_init__(self) -> None:
+        require(self.threads >= 1, "threads", self.threads, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that one run is told."""
+
+    sparsity: float
+    """Share of the units of each pruned block to remove, in [0, 1)."""
+    seed: int
+    """Moves the order of recovery questions, sampling, and the random criterion."""
+    save_model: bool
+    """Whether the run folder gets a plain `checkpoint/`."""
+    evaluate: str | None
+    """A checkpoint folder to evaluate instead of running the pipeline."""
+    sweep: str | None
+    """Name of the sweep's folder; null takes the experiment's name."""
+    model: Model
+    task: Task
+    preparation: Preparation
+    pruner: Pruner
+    schedule: Schedule
+    loss: Loss
+    teacher: Teacher
+    recovery: Training
+    pipeline: Pipeline
+    evaluation: Evaluation
+    tracker: Tracker
+    runtime: Runtime
+
+    def __post_init__(self) -> None:
+        require(
+            math.isfinite(self.sparsity) and 0 <= self.sparsity < 1,
+            "sparsity",
+            self.sparsity,
+            "a number in [0, 1)",
+            "0.5 removes half of the units of each pruned block.",
+        )
+        require(self.seed >= 0, "seed", self.seed, "at least 0")
+        check(self)
+
+
+def load(plain: Mapping[str, Any], folders: tuple[Path, ...] = ()) -> RunConfig:
+    """The typed config of resolved plain data.
+
+    Args:
+        plain: The composed config without Hydra's own part.
+        folders: Folders given with `--config-dir`, whose classes may be named.
+
+    Raises:
+        ConfigError: With the key, the value, what is allowed and the next step.
+    """
+    allowed = Allowed(folders)
+    names = [field.name for field in fields(RunConfig)]
+    hints = get_type_hints(RunConfig)
+    for key in plain:
+        if key not in names:
+            raise ConfigError(f"{key}: no such key; the top-level keys are {', '.join(names)}.")
+    values: dict[str, Any] = {}
+    for name in names:
+        if name not in plain:
+            raise ConfigError(f"{name}: is missing from the config; see conf/config.yaml.")
+        values[name] = validated(build(plain[name], name, allowed), hints[name], name)
+    return RunConfig(**values)

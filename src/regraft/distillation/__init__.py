@@ -1,0 +1,1 @@
+"""Distillation: what recovery minimises, and who teaches."""

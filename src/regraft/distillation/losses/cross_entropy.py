@@ -1,0 +1,50 @@
+"""Cross-entropy on labels: the loss of L2PFT (arXiv 2505.18166).
+
+    L = - mean over t of log p_student(token_t | question, answer tokens before t)
+
+over the tokens t of the right answer, and with `positions=all` over those of the question too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(Loss):
+    """Negative log-likelihood of the right answer's tokens."""
+
+    positions: Positions = "answer"
+    """`answer`: the answer's tokens count. `all`: the question's tokens count too."""
+    reads: Reads = "gold"
+    """Text of a batch. `gold`: the question with the right choice; `choices`: with all, of which the right one counts."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"labels"})
+
+    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+        assert batch.answer is not None
+        return answer_nll(batch, student, batch.answer)
+
+
+def answer_nll(batch: Batch, outputs: ModelOutputs, answer: object) -> LossValue:
+    """Summed negative log-likelihood of the tokens of one choice a question, and of the question's if they are read.
+
+    Args:
+        batch: The batch, of which the choices in `answer` must be packed.
+        outputs: The student's logits, (reads, vocab).
+        answer: (batch,) long; the choice of each question that counts.
+    """
+    import torch
+
+    assert isinstance(answer, torch.Tensor)
+    counts = batch.option_choice == answer[batch.option_question]
+    chosen = counts[batch.token_option]
+    reads = torch.cat([batch.token_read[chosen], batch.context_read])
+    targets = torch.cat([batch.token_id[chosen], batch.context_token])
+    logits = outputs.logits[reads].float()
+    total = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    return LossValue(total=total, count=len(targets))

@@ -1,0 +1,50 @@
+"""Cross-entropy on the teacher's own answer: no labels, and nothing soft.
+
+    L = - mean over t of log p_student(token_t),   t in the tokens of the choice that the teacher scores highest
+
+The control that separates "soft targets" from "no labels" when KL and cross-entropy differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regraft.distillation.losses.cross_entropy import answer_nll
+from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabel(Loss):
+    """Negative log-likelihood of the tokens of the choice that the teacher prefers."""
+
+    normalisation: Literal["sum", "token"] = "sum"
+    """How the teacher's score of a choice is formed: the sum of its tokens' log-likelihoods, or their mean."""
+    positions: Positions = "answer"
+    """`answer`: the answer's tokens count. `all`: the question's tokens count too."""
+
+    @property
+    def reads(self) -> Reads:
+        return "choices"
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"teacher_logits"})
+
+    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+        assert teacher is not None
+        return answer_nll(batch, student, self._preferred(batch, teacher))
+
+    def _preferred(self, batch: Batch, teacher: ModelOutputs) -> object:
+        """(batch,) long; the teacher's choice of each question, the first among equals."""
+        import torch
+
+        log_p = torch.log_softmax(teacher.logits[batch.token_read].float(), dim=-1)
+        tokens = log_p.gather(1, batch.token_id[:, None])[:, 0]
+        options = len(batch.option_question)
+        scores = tokens.new_zeros(options).index_add_(0, batch.token_option, tokens)
+        if self.normalisation == "token":
+            scores = scores / torch.bincount(batch.token_option, minlength=options)
+        table = scores.new_full((len(batch.ids), int(batch.option_choice.max()) + 1), -torch.inf)
+        table[batch.option_question, batch.option_choice] = scores
+        return table.argmax(dim=1)

@@ -1,0 +1,54 @@
+"""A weighted sum of losses on one batch, such as Hinton's soft and hard targets.
+
+    L = sum over i of w_i * L_i,   each L_i the mean over what counts in it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from regraft.config.ranges import ConfigError, require
+from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightedSum(Loss):
+    """Several losses on the same text. Each is divided by its own count, so weights compare means."""
+
+    terms: Mapping[str, Loss]
+    """The losses by name; all must read the same text and positions."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Weight of each loss, at least 0; a loss that is not named weighs 1."""
+
+    def __post_init__(self) -> None:
+        require(len(self.terms) > 0, "terms", dict(self.terms), "at least one loss")
+        for name, weight in self.weights.items():
+            require(name in self.terms, "weights", name, f"a name of a term ({', '.join(self.terms)})")
+            require(weight >= 0, f"weights.{name}", weight, "at least 0")
+        for key in ("reads", "positions"):
+            values = {name: getattr(loss, key) for name, loss in self.terms.items()}
+            if len(set(values.values())) > 1:
+                told = ", ".join(f"terms.{name}.{key}={value}" for name, value in values.items())
+                raise ConfigError(f"terms: all must share one value of {key}, but {told}. Set them alike.")
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset().union(*(loss.needs for loss in self.terms.values()))
+
+    @property
+    def reads(self) -> Reads:
+        return next(iter(self.terms.values())).reads
+
+    @property
+    def positions(self) -> Positions:
+        return next(iter(self.terms.values())).positions
+
+    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+        import torch
+
+        total = torch.zeros((), device=student.logits.device)
+        for name, loss in self.terms.items():
+            value = loss(batch, student, teacher)
+            total = total + self.weights.get(name, 1.0) * value.total / value.count
+        return LossValue(total=total * len(batch.ids), count=len(batch.ids))

@@ -1,0 +1,1 @@
+"""Teachers: who answers the questions that the student learns from."""

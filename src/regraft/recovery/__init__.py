@@ -1,0 +1,1 @@
+"""Recovery: the training loop, its batches, its seams."""

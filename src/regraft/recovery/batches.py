@@ -1,0 +1,72 @@
+"""Where batches come from: the first seam of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from regraft.cache import digest
+from regraft.interfaces import Batch, EncodedQuestion, Loss
+
+if TYPE_CHECKING:
+    from regraft.interfaces import LanguageModel
+
+
+class BatchSource(Protocol):
+    """Feeds the loop. A source that lets the student write gets the student at each step."""
+
+    def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
+        """The parts of optimizer step `number` (from 0), each with the number of its questions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """The recovery questions, in an order that the seed fixes and every loss shares.
+
+    Batches hold questions of similar length, counted with all their choices, so the answer decides nothing.
+    """
+
+    encoded: Sequence[EncodedQuestion]
+    loss: Loss
+    batch_size: int
+    accumulation: int
+    pad_token_id: int
+    seed: int
+    first: int
+    """Number of the run's first step that this source feeds."""
+    steps: int
+
+    @cached_property
+    def order(self) -> list[list[int]]:
+        """Positions in `encoded` of the questions of each step."""
+        from regraft.tasks.packing import length_grouped
+
+        order: list[list[int]] = []
+        epoch = 0
+        while len(order) < self.first + self.steps:
+            order += length_grouped(self.encoded, self.batch_size, generator_seed=self.seed * 1_000_003 + epoch)
+            epoch += 1
+        return order[self.first : self.first + self.steps]
+
+    def fingerprint(self) -> str:
+        """Digest of the example ids in order, step by step. The same for every loss."""
+        return digest([[self.encoded[index].id for index in step] for step in self.order])
+
+    def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
+        from regraft.tasks.packing import pack
+
+        chosen = self.order[number]
+        size = -(-len(chosen) // self.accumulation)
+        for start in range(0, len(chosen), size):
+            part = [self.encoded[index] for index in chosen[start : start + size]]
+            batch = pack(
+                part,
+                reads=self.loss.reads,
+                positions=self.loss.positions,
+                pad_token_id=self.pad_token_id,
+                seed=self.seed,
+                labelled="labels" in self.loss.needs,
+            )
+            yield batch, len(part)

@@ -1,0 +1,206 @@
+"""The training loop: forward, loss, backward, step.
+
+Four seams let every method in without a branch here: the `BatchSource` (what is read), extra `terms` (what is added to
+the loss), `after_step` (what is done to the weights after each optimizer step) and `state` / `restore` (rewinding).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tqdm import tqdm
+from transformers import PreTrainedModel, get_scheduler
+
+from regraft.interfaces import Batch, LanguageModel, Loss, ModelOutputs
+from regraft.models.forward import forward
+from regraft.recovery.batches import BatchSource
+from regraft.recovery.training import Training
+from regraft.tasks.packing import move
+
+Term = Callable[[PreTrainedModel], torch.Tensor]
+"""A regulariser: the model's weights -> (), added to the mean loss of each step."""
+AfterStep = Callable[[PreTrainedModel, int], None]
+"""What holds a mask, grows and drops, or averages: called with the number of the step that was taken (from 1)."""
+Observer = Callable[[dict[str, float]], None]
+"""Gets the numbers of each step: `TRAINING_COLUMNS` of `regraft.records` without the stage."""
+
+
+class TrainingDiverged(ValueError):
+    """The loss or its gradient is no longer a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingState:
+    """Everything that continues a training from where it was taken."""
+
+    step: int
+    examples: int
+    model: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    rates: dict[str, Any]
+
+
+class Trainer:
+    """Trains `student` in place.
+
+    Args:
+        student: The model; its weights are trained in float32 and given back in their own dtype.
+        batches: Feeds each step.
+        loss: What is minimised.
+        training: Hyper-parameters.
+        steps: Optimizer steps in all; the learning rate's course is laid over them.
+        teacher: Answers batches, if the loss needs it.
+        terms: Regularisers.
+        after_step: Called in order after each optimizer step.
+        observe: Gets the numbers of each step.
+        progress: Shows a bar with this text; None shows none.
+    """
+
+    def __init__(
+        self,
+        student: LanguageModel,
+        batches: BatchSource,
+        loss: Loss,
+        training: Training,
+        steps: int,
+        *,
+        teacher: Callable[[Batch], ModelOutputs] | None = None,
+        terms: Sequence[Term] = (),
+        after_step: Sequence[AfterStep] = (),
+        observe: Observer = lambda numbers: None,
+        progress: str | None = None,
+    ) -> None:
+        self.student, self.batches, self.loss, self.training, self.steps = student, batches, loss, training, steps
+        self.teacher, self.terms, self.after_step = teacher, tuple(terms), tuple(after_step)
+        self.observe, self.progress = observe, progress
+        self.step = 0
+        self.examples = 0
+        self.stored_dtype = student.model.dtype
+        self.model: PreTrainedModel = student.model.float()  # type: ignore[assignment]
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.model, training.weight_decay), lr=training.learning_rate, betas=training.betas
+        )
+        name = "constant_with_warmup" if training.decay == "constant" else training.decay
+        self.rates = get_scheduler(
+            name,
+            self.optimizer,
+            num_warmup_steps=math.ceil(training.warmup * steps),
+            # one more than the steps, so that the last step still moves
+            num_training_steps=steps + 1,
+        )
+
+    def run(self, until: int | None = None) -> None:
+        """Train up to step `until`, or to the end.
+
+        Raises:
+            TrainingDiverged: The loss or the gradient's norm is not finite.
+        """
+        self.model.train()
+        last = self.steps if until is None else until
+        with tqdm(
+            total=last - self.step, desc=self.progress, disable=self.progress is None, unit=" steps", leave=False
+        ) as bar:
+            started, seen = time.perf_counter(), self.examples
+            while self.step < last:
+                numbers = self._step()
+                self.observe(numbers)
+                rate = (self.examples - seen) / (time.perf_counter() - started)
+                bar.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s", refresh=False)
+                bar.update()
+        if last == self.steps:
+            self.model.eval()
+            self.model.to(self.stored_dtype)  # type: ignore[call-overload]
+
+    def state(self) -> TrainingState:
+        """A copy of weights, optimizer and course of the learning rate."""
+        return TrainingState(
+            step=self.step,
+            examples=self.examples,
+            model=copy.deepcopy(self.model.state_dict()),
+            optimizer=copy.deepcopy(self.optimizer.state_dict()),
+            rates=copy.deepcopy(self.rates.state_dict()),
+        )
+
+    def restore(self, state: TrainingState) -> None:
+        """Go back (or forward) to `state`; the steps that follow are those that followed it."""
+        self.step, self.examples = state.step, state.examples
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        self.rates.load_state_dict(copy.deepcopy(state.rates))
+
+    def _step(self) -> dict[str, float]:
+        total, count = 0.0, 0
+        for batch, examples in self.batches.step(self.step, self.student):
+            batch = move(batch, self.model.device)
+            with autocast(self.model, self.training.precision):
+                # the teacher answers under the same autocast: a dense student then differs from it by nothing
+                taught = None if self.teacher is None else self.teacher(batch)
+                value = self.loss(batch, forward(self.model, batch), taught)
+            value.total.backward()
+            total += float(value.total.detach())
+            count += value.count
+            self.examples += examples
+        # each part adds a sum; the mean is over all that counts in the step, however it was cut
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= count
+        mean = total / count
+        for term in self.terms:
+            extra = term(self.model)
+            extra.backward()
+            mean += float(extra.detach())
+        limit = self.training.max_grad_norm
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit))
+        if not (math.isfinite(mean) and math.isfinite(norm)):
+            raise TrainingDiverged(
+                f"loss={mean} and gradient norm={norm} at step {self.step + 1} of {self.steps}: training diverged. "
+                f"Lower recovery.learning_rate ({self.training.learning_rate}), or set recovery.precision=float32."
+            )
+        rate = self.rates.get_last_lr()[0]
+        self.optimizer.step()
+        self.rates.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        for action in self.after_step:
+            action(self.model, self.step)
+        return {
+            "step": self.step,
+            "loss": mean,
+            "lr": rate,
+            "grad_norm": norm,
+            "examples": self.examples,
+        }
+
+
+def autocast(
+    model: PreTrainedModel, precision: Literal["auto", "float32", "bfloat16"]
+) -> AbstractContextManager[Any]:
+    """The autocast that `precision` means for this model on its device."""
+    device = model.device.type
+    if precision == "auto":
+        precision = "bfloat16" if bfloat16_pays(model) else "float32"
+    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+
+
+def bfloat16_pays(model: PreTrainedModel) -> bool:
+    """Whether bfloat16 is faster: on a GPU that has it, and on a CPU that has it if the matrices are large enough."""
+    if model.device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return model.device.type == "cpu" and has and model.config.get_text_config().hidden_size >= 256
+
+
+def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; norms and biases do not."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return [
+        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+    ]

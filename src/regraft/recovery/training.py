@@ -1,0 +1,62 @@
+"""How a model is trained: the hyper-parameters of recovery and of preparation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from regraft.config.ranges import require
+from regraft.interfaces import Component
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Component):
+    """AdamW with warm-up, decay and clipping over a fixed number of optimizer steps.
+
+    Every loss gets the same questions in the same order for the same number of steps.
+    """
+
+    epochs: float = 1.0
+    """Passes over the questions."""
+    steps: int | None = None
+    """Optimizer steps; null takes as many as `epochs` makes."""
+    batch_size: int = 32
+    """Questions an optimizer step."""
+    accumulation: int = 1
+    """Parts that a step's questions are cut into, one forward and backward pass each, to save memory."""
+    learning_rate: float = 1e-3
+    """Highest learning rate."""
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises from 0."""
+    decay: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls to 0 after the warm-up, if it does."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the moments."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled weight decay; norms and biases are left out."""
+    max_grad_norm: float | None = 1.0
+    """Global L2 norm to which gradients are clipped; null clips nothing."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Autocast of the forward pass. `auto` takes bfloat16 where it pays: on a GPU, and on a CPU with bfloat16
+    instructions for models of a hidden size of 256 and more. Weights and optimizer stay in float32."""
+
+    def __post_init__(self) -> None:
+        require(self.epochs > 0 and math.isfinite(self.epochs), "epochs", self.epochs, "above 0")
+        require(self.steps is None or self.steps >= 1, "steps", self.steps, "null or at least 1")
+        require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        fits = 1 <= self.accumulation <= self.batch_size
+        require(fits, "accumulation", self.accumulation, f"from 1 to batch_size ({self.batch_size})")
+        rate = self.learning_rate
+        require(rate > 0 and math.isfinite(rate), "learning_rate", rate, "above 0")
+        require(0 <= self.warmup < 1, "warmup", self.warmup, "in [0, 1)")
+        require(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "two numbers in [0, 1)")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        norm = self.max_grad_norm
+        require(norm is None or norm > 0, "max_grad_norm", norm, "null or above 0")
+
+    def total_steps(self, questions: int) -> int:
+        """Optimizer steps over `questions` questions."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round(self.epochs * math.ceil(questions / self.batch_size)))

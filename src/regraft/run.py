@@ -1,0 +1,194 @@
+"""One run: walk the pipeline, leave a record."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas
+import torch
+
+from regraft.cache import Cache
+from regraft.config.schema import RunConfig
+from regraft.environment import describe
+from regraft.interfaces import LanguageModel, RunInfo, RunLog
+from regraft.models import export
+from regraft.records import PREDICTIONS, TRAINING, Record, Row, StageRecord
+from regraft.stages import evaluate, prepare, prune, recover
+from regraft.stages.context import Context, Lineage
+from regraft.stages.outcome import Outcome
+from regraft.stages.plan import PlannedStage, plan, run_id
+
+log = logging.getLogger(__name__)
+
+STAGES = {"prepare": prepare.run, "prune": prune.run, "recover": recover.run, "evaluate": evaluate.run}
+
+
+def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict[str, str], sweep: str) -> Record:
+    """Walk the pipeline of `config` and write the record into `folder`.
+
+    Args:
+        config: What to do.
+        folder: The run's folder, which exists.
+        resolved: The config as plain data, for the record.
+        choices: The chosen YAML of each config group.
+        sweep: Name of the sweep.
+
+    Returns:
+        The record, whose status says whether the run finished. A failed run leaves its record too.
+    """
+    torch.set_num_threads(config.runtime.threads)
+    device = torch.device(_device(config.runtime.device))
+    cache = Cache(config.runtime.cache)
+    record = Record(
+        run_id=run_id(config),
+        sweep=sweep,
+        status="failed",
+        error=None,
+        config=resolved,
+        choices=choices,
+        environment=describe(device),
+        stages=[],
+        rows=[],
+    )
+    info = RunInfo(
+        run_id=record.run_id,
+        sweep=sweep,
+        name=_name(config, choices),
+        job_type=choices.get("loss", type(config.loss).__name__),
+        tags=tuple(choices[group] for group in ("model", "task", "pruner/criterion", "schedule") if group in choices),
+        config=resolved,
+        folder=folder,
+    )
+    try:
+        with config.tracker.start(info) as tracked:
+            context = Context(config=config, cache=cache, device=device, log=tracked)
+            outcomes, model = walk(context)
+            stages = [_stage_record(stage, outcome) for stage, outcome in outcomes]
+            rows = [row for stage, outcome in outcomes for row in _rows(stage, outcome)]
+            _save_tables(folder, outcomes)
+            if config.save_model:
+                export.save(model.read(), folder / "checkpoint")
+            tracked.summary({f"{row.split}/{row.metric}".strip("/"): row.value for row in rows if row.stage_index == stages[-1].index})
+            record = replace(record, status="finished", stages=stages, rows=rows)
+    except Exception as error:
+        # the traceback holds models alive; it is kept as text
+        record = replace(record, error=f"{error}\n\n{traceback.format_exc()}")
+    record.save(folder)
+    return record
+
+
+def walk(context: Context) -> tuple[list[tuple[PlannedStage, Outcome]], Lineage]:
+    """Do the stages in order. A stage that the cache knows is not done again, and its model is made only if needed."""
+    stages = plan(context.config)
+    model = prepare.dense(stages[0], context)
+    context.dense = prepare.dense(stages[0], context)
+    outcomes: list[tuple[PlannedStage, Outcome]] = []
+    for stage in stages:
+        outcome, model = perform(stage, model, context)
+        outcomes.append((stage, outcome))
+        _track(stage, outcome, context.log)
+        log.info("%s", _told(stage, outcome))
+    return outcomes, model
+
+
+def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Outcome, Lineage]:
+    """The outcome of one stage and the model that leaves it."""
+    work = STAGES[stage.name]
+    changes = stage.name in ("prune", "recover")
+    if changes and stage.model_after == stage.model_before:
+        return Outcome(), before
+    made: list[LanguageModel] = []
+
+    def make(folder: Path) -> None:
+        model = before.take() if changes else before.read()
+        started = time.perf_counter()
+        outcome = work(stage, model, context)
+        replace(outcome, seconds=time.perf_counter() - started).save(folder)
+        made.append(model)
+
+    def again() -> LanguageModel:
+        model = before.take()
+        work(stage, model, context)
+        return model
+
+    outcome = Outcome.load(context.cache.entry("stages", stage.key, make))
+    if not made:
+        outcome = replace(outcome, reused=True)
+    if not changes:
+        return outcome, before
+    after = Lineage(stage.model_after, again)
+    return outcome, after.give(made[0]) if made else after
+
+
+def _device(name: str) -> str:
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _name(config: RunConfig, choices: dict[str, str]) -> str:
+    criterion = choices.get("pruner/criterion", type(config.pruner.criterion).__name__)
+    loss = choices.get("loss", type(config.loss).__name__)
+    return f"{criterion} {config.sparsity:.0%} {loss} seed {config.seed}"
+
+
+def _stage_record(stage: PlannedStage, outcome: Outcome) -> StageRecord:
+    return StageRecord(
+        index=stage.index,
+        stage=stage.name,
+        key=stage.key,
+        target_sparsity=stage.target_sparsity,
+        fingerprints=outcome.fingerprints,
+        seconds=outcome.seconds,
+        reused=outcome.reused,
+        details=outcome.details,
+    )
+
+
+def _rows(stage: PlannedStage, outcome: Outcome) -> list[Row]:
+    return [
+        Row(
+            stage_index=stage.index,
+            stage=stage.name,
+            target_sparsity=stage.target_sparsity,
+            block_sparsity=outcome.block_sparsity,
+            model_sparsity=outcome.model_sparsity,
+            bits=outcome.bits,
+            **vars(metric),
+        )
+        for metric in outcome.metrics
+    ]
+
+
+def _save_tables(folder: Path, outcomes: list[tuple[PlannedStage, Outcome]]) -> None:
+    for name in (PREDICTIONS, TRAINING):
+        tables = [
+            outcome.tables[name].assign(stage_index=stage.index, stage=stage.name)
+            for stage, outcome in outcomes
+            if name in outcome.tables
+        ]
+        if tables:
+            pandas.concat(tables, ignore_index=True).to_parquet(folder / name, index=False)
+
+
+def _track(stage: PlannedStage, outcome: Outcome, log: RunLog) -> None:
+    if TRAINING in outcome.tables:
+        for line in outcome.tables[TRAINING].to_dict("records"):
+            step = int(line.pop("step"))
+            log.log({f"{stage.name}/{name}": float(value) for name, value in line.items()}, step=step)
+    if outcome.metrics:
+        numbers = {f"{metric.split}/{metric.metric}".strip("/"): metric.value for metric in outcome.metrics}
+        log.log({"sparsity": stage.target_sparsity} | numbers)
+
+
+def _told(stage: PlannedStage, outcome: Outcome) -> str:
+    accuracy = [metric for metric in outcome.metrics if (metric.metric, metric.split) == ("accuracy", "test")]
+    text = f"{stage.index} {stage.name} at sparsity {stage.target_sparsity:g}"
+    if accuracy:
+        text += f": accuracy {accuracy[0].value:.3f} on {accuracy[0].n} test questions"
+    return text + (" (from the cache)" if outcome.reused else f" ({outcome.seconds:.1f} s)")

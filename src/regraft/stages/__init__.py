@@ -1,0 +1,1 @@
+"""The stages of a run: the only callers of the rooms."""

@@ -1,0 +1,89 @@
+"""What the stages of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+
+from regraft.interfaces import AnyQuestion, EncodedQuestion, LanguageModel, RunLog, Splits
+from regraft.tasks.encoding import encode_all
+
+if TYPE_CHECKING:
+    from regraft.cache import Cache
+    from regraft.config.schema import RunConfig
+
+
+class Lineage:
+    """A model that is made when it is asked for, and known by its key before.
+
+    Args:
+        key: Names the weights.
+        make: Makes them anew.
+    """
+
+    def __init__(self, key: str, make: Callable[[], LanguageModel]) -> None:
+        self.key = key
+        self._make = make
+        self._made: LanguageModel | None = None
+
+    def read(self) -> LanguageModel:
+        """The model, to look at."""
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def take(self) -> LanguageModel:
+        """The model, to change: it is made anew for whoever asks next."""
+        model, self._made = self.read(), None
+        return model
+
+    def give(self, model: LanguageModel) -> Lineage:
+        """Hand in weights that are at hand already."""
+        self._made = model
+        return self
+
+
+@dataclass
+class Context:
+    """The config of the run and what is made once for it."""
+
+    config: RunConfig
+    cache: Cache
+    device: torch.device
+    log: RunLog
+    dense: Lineage | None = None
+    """The prepared dense model, once the prepare stage has come."""
+
+    @cached_property
+    def splits(self) -> Splits:
+        return self.config.task.load(self.cache)
+
+    def encode(self, model: LanguageModel, questions: Sequence[AnyQuestion]) -> list[EncodedQuestion]:
+        """Questions as the model's tokens.
+
+        Raises:
+            ConfigError: One is longer than the model's context.
+        """
+        limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
+        return encode_all(model.tokenizer, self.config.task, questions, limit)
+
+    def place(self, model: LanguageModel) -> LanguageModel:
+        """The model on the run's device."""
+        model.model.to(self.device)  # type: ignore[arg-type]
+        return model
+
+    def load_dense(self) -> LanguageModel:
+        """The dense model, for whoever asks alone: a teacher must not be what is pruned."""
+        assert self.dense is not None, "the pipeline starts with prepare"
+        return self.dense.take()
+
+    def dense_size(self) -> Size:
+        """Parameters, MACs and the like of the dense model."""
+
+    def progress(self, stage: PlannedStage) -> str | None:
+        """Text of the progress bar, or None for no bar."""
+        return f"{stage.name} {stage.target_sparsity:.0%}" if self.config.runtime.progress else None

@@ -1,0 +1,139 @@
+"""What a run will do, and the key of each stage, from the config alone (no torch).
+
+Each key hashes the key of the model that enters and what decides this stage, nothing else. So stages that two runs
+share have one key and are done once; what changes nothing (a sparsity of 0, no recovery) hands the key on unchanged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from regraft.cache import digest
+from regraft.config.components import described
+
+if TYPE_CHECKING:
+    from regraft.config.schema import RunConfig
+
+FORMAT = 1
+"""Raise when the meaning of a stage changes, so that nothing made before is taken for the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedStage:
+    """One stage of a run."""
+
+    index: int
+    name: str
+    key: str
+    """Names the stage's outcome."""
+    model_before: str
+    """Key of the model that enters."""
+    model_after: str
+    """Key of the model that leaves."""
+    target_sparsity: float
+    """Sparsity asked for so far."""
+    first_share: float = 0.0
+    """Recover: where in the run's recovery steps this stage begins, as a share."""
+    last_share: float = 1.0
+    """Recover: where it ends."""
+
+
+def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
+    """The stages of a run in order."""
+    stages: list[PlannedStage] = []
+    model = ""
+    dense = ""
+
+    def add(name: str, key: str, **fields: Any) -> None:
+        nonlocal model
+        after = model if name == "evaluate" else key
+        fields = {"target_sparsity": 0.0} | fields
+        stages.append(
+            PlannedStage(index=len(stages), name=name, key=key, model_before=model, model_after=after, **fields)
+        )
+        model = after
+
+    for name in config.pipeline.before:
+        add(name, _prepare_key(config) if name == "prepare" else evaluate_key(config, model, dense))
+        dense = dense or model
+    targets = config.schedule.targets(config.sparsity)
+    shares = config.schedule.share_of_recovery(config.sparsity)
+    start = 0.0
+    for target, share in zip(targets, shares, strict=True):
+        for name in config.pipeline.repeat:
+            if name == "prune":
+                add(name, _prune_key(config, model, target), target_sparsity=target)
+            elif name == "recover":
+                span = (start, start + share)
+                key = _recover_key(config, model, dense, span)
+                add(name, key, target_sparsity=target, first_share=span[0], last_share=span[1])
+            else:
+                add(name, evaluate_key(config, model, dense), target_sparsity=target)
+        start += share
+    return tuple(stages)
+
+
+def run_id(config: RunConfig) -> str:
+    """Ten hex digits that name a run.
+
+    The last key alone would give two points of a grid one name when they come to the same (random and L2 at sparsity
+    0, two seeds of a run without a random part). So what was asked for is hashed with it: every point of a grid has a
+    record, and equal work is still done once.
+    """
+    asked = {
+        "last": plan(config)[-1].key,
+        "sparsity": config.sparsity,
+        "seed": config.seed,
+        "pruner": described(config.pruner),
+        "schedule": described(config.schedule),
+        "loss": described(config.loss),
+        "task": config.task.identity("recovery"),
+    }
+    return digest(asked, 10)
+
+
+def _prepare_key(config: RunConfig) -> str:
+    identity: dict[str, Any] = {"format": FORMAT, "model": config.model.identity()}
+    if config.preparation.trains:
+        identity |= {"preparation": described(config.preparation), "task": config.task.identity("preparation")}
+    return digest(identity)
+
+
+def _prune_key(config: RunConfig, model: str, target: float) -> str:
+    if target == 0:
+        return model
+    criterion = config.pruner.criterion
+    identity: dict[str, Any] = {"model": model, "pruner": described(config.pruner), "sparsity": target}
+    if criterion.uses_seed:
+        identity["seed"] = config.seed
+    if criterion.uses_calibration:
+        identity["task"] = config.task.identity("recovery")
+    return digest(identity)
+
+
+def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, float]) -> str:
+    if not config.loss.trains:
+        return model
+    identity: dict[str, Any] = {
+        "model": model,
+        "loss": described(config.loss),
+        "recovery": described(config.recovery),
+        "task": config.task.identity("recovery"),
+        "seed": config.seed,
+        "span": [round(share, 9) for share in span],
+    }
+    if "teacher_logits" in config.loss.needs:
+        identity |= {"teacher": described(config.teacher), "dense": dense}
+    return digest(identity)
+
+
+def evaluate_key(config: RunConfig, model: str, dense: str) -> str:
+    """The key of evaluating the model named `model`, compared with the dense model named `dense`."""
+    identity = {
+        "model": model,
+        "evaluation": described(config.evaluation),
+        "task": config.task.identity("evaluation"),
+        "dense": dense or model,
+    }
+    return digest(identity)

@@ -1,0 +1,29 @@
+"""Prune: score the units, decide which go, take them out."""
+
+from __future__ import annotations
+
+import torch
+
+from regraft.cache import digest
+from regraft.interfaces import LanguageModel, PruningContext
+from regraft.stages.context import Context
+from regraft.stages.fingerprints import weights
+from regraft.stages.outcome import Outcome
+from regraft.stages.plan import PlannedStage
+
+
+def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
+    """Remove units of `model`, in place, until `stage.target_sparsity` of the dense model's are gone."""
+    entered = weights(model.model)
+    generator = torch.Generator().manual_seed(context.config.seed)
+    pruner = context.config.pruner
+    pruner.prune(model, context.dense_units(), stage.target_sparsity, PruningContext(generator=generator))
+    return Outcome(
+        fingerprints={"model_in": entered, "units": units(model)},
+        details={"removed": {name: [len(layer) for layer in layers] for name, layers in model.removed.items()}},
+    )
+
+
+def units(model: LanguageModel) -> str:
+    """Digest of the units removed so far, in the numbering of the dense model."""
+    return digest(model.removed)

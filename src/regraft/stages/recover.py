@@ -1,0 +1,62 @@
+"""Recover: train the pruned model on the recovery questions."""
+
+from __future__ import annotations
+
+import pandas
+import torch
+
+from regraft.interfaces import LanguageModel
+from regraft.recovery.batches import Questions
+from regraft.recovery.loop import Trainer
+from regraft.records import TRAINING
+from regraft.stages.context import Context
+from regraft.stages.fingerprints import weights
+from regraft.stages.outcome import Outcome
+from regraft.stages.plan import PlannedStage
+
+
+def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
+    """Train `model` in place over this stage's share of the run's recovery steps.
+
+    Raises:
+        TrainingDiverged: The loss is no longer a number.
+    """
+    config = context.config
+    loss, training = config.loss, config.recovery
+    entered = weights(model.model)
+    questions = context.splits.recovery
+    if "labels" not in loss.needs:
+        questions = tuple(getattr(question, "unlabelled", question) for question in questions)
+    total = training.total_steps(len(questions))
+    first, last = round(total * stage.first_share), round(total * stage.last_share)
+    batches = Questions(
+        encoded=context.encode(model, questions),
+        loss=loss,
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        pad_token_id=model.pad_token_id,
+        seed=config.seed,
+        first=first,
+        steps=last - first,
+    )
+    teacher = None
+    if "teacher_logits" in loss.needs:
+        teacher = config.teacher.build(context.load_dense, model, context.cache)
+    lines: list[dict[str, float]] = []
+    torch.manual_seed(config.seed)
+    trainer = Trainer(
+        model,
+        batches,
+        loss,
+        training,
+        last - first,
+        teacher=teacher,
+        observe=lines.append,
+        progress=context.progress(stage),
+    )
+    trainer.run()
+    return Outcome(
+        fingerprints={"model_in": entered, "batches": batches.fingerprint()},
+        details={"steps": last - first, "questions": len(questions), "examples": trainer.examples},
+        tables={TRAINING: pandas.DataFrame(lines)},
+    )

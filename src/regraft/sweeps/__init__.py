@@ -1,0 +1,1 @@
+"""Sweeps: what a composed config is called, and which runs are done."""

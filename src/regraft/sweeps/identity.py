@@ -1,0 +1,52 @@
+"""From a config that Hydra composed to the typed config, and to the names of sweep and run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from regraft.config.schema import RunConfig, load
+from regraft.stages.plan import run_id
+
+
+def resolved(composed: DictConfig) -> dict[str, Any]:
+    """The task's part of a composed config as plain data, interpolations resolved."""
+    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    plain = OmegaConf.to_container(own, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "experiment"}
+
+
+def user_folders(hydra: DictConfig) -> tuple[Path, ...]:
+    """Folders given with `--config-dir`."""
+    sources = OmegaConf.select(hydra, "runtime.config_sources") or []
+    return tuple(Path(source.path) for source in sources if source.provider == "command-line" and source.path)
+
+
+def typed(composed: DictConfig, hydra: DictConfig) -> RunConfig:
+    """The typed config of one run.
+
+    Raises:
+        ConfigError: The config is wrong.
+    """
+    return load(resolved(composed), user_folders(hydra))
+
+
+def sweep_name(*, _root_: DictConfig) -> str:
+    """The sweep's name as given, else the experiment's."""
+    if _root_.get("evaluate") is not None:
+        return _root_.get("sweep") or "evaluate"
+    return _root_.get("sweep") or _root_.hydra.runtime.choices.get("experiment") or "default"
+
+
+def run_name(*, _root_: DictConfig) -> str:
+    """The run's id."""
+    return run_id(typed(_root_, _root_.hydra))
+
+
+def register() -> None:
+    """Make the names available to `conf/config.yaml`."""
+    OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("run_id", run_name, replace=True)
