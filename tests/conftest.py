@@ -1,0 +1,56 @@
+"""What every test shares. Nothing here reaches the network, and no test writes outside its own folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from architectures import tiny_model as build_tiny_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from regraft.cache import Cache
+
+# Read when the libraries are imported, so they are set before any test imports one.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["MPLBACKEND"] = "agg"
+for variable in ("HYDRA_FULL_ERROR", "WANDB_API_KEY", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DIR"):
+    os.environ.pop(variable, None)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Tests run side by side; more threads each would only make them wait for one another."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The default cache of a test, and of the processes it starts, is the suite's: never the user's."""
+    root = os.environ.get("REGRAFT_TEST_CACHE") or tmp_path_factory.getbasetemp() / "default-cache"
+    monkeypatch.setenv("REGRAFT_CACHE", str(root))
+    yield
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """An empty cache of this test alone."""
+    from regraft.cache import Cache
+
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture
+def tiny_model() -> Callable[..., PreTrainedModel]:
+    """`tiny_model(architecture)`; see `architectures.tiny_model`."""
+    return build_tiny_model
