@@ -79,4 +79,3 @@ class Cache:
 
 def _dump(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value), encoding="utf-8")
-

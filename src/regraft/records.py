@@ -126,7 +126,9 @@ class Record:
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not a record ({error}). Delete the folder and run again.") from error
         if version != SCHEMA_VERSION:
-            raise ValueError(f"{path}: schema_version={version}, this version reads {SCHEMA_VERSION}. Run the sweep again.")
+            raise ValueError(
+                f"{path}: schema_version={version}, this version reads {SCHEMA_VERSION}. Run the sweep again."
+            )
         plain["stages"] = [StageRecord(**stage) for stage in plain["stages"]]
         plain["rows"] = [Row(**row) for row in plain["rows"]]
         return cls(**plain)

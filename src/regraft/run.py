@@ -73,7 +73,13 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
             _save_tables(folder, outcomes)
             if config.save_model:
                 export.save(model.read(), folder / "checkpoint")
-            tracked.summary({f"{row.split}/{row.metric}".strip("/"): row.value for row in rows if row.stage_index == stages[-1].index})
+            tracked.summary(
+                {
+                    f"{row.split}/{row.metric}".strip("/"): row.value
+                    for row in rows
+                    if row.stage_index == stages[-1].index
+                }
+            )
             record = replace(record, status="finished", stages=stages, rows=rows)
     except Exception as error:
         # the traceback holds models alive; it is kept as text

@@ -60,7 +60,7 @@ class Allowed:
         if not (inspect.isclass(found) and issubclass(found, Component) and dataclasses.is_dataclass(found)):
             raise ConfigError(f"{problem}: must be a component class (a dataclass derived from regraft's Component).")
         if inspect.isabstract(found) or not self._is_ours(found):
-            raise ConfigError(f"{problem}: must be a concrete component class, named by the module that defines it.")
+            raise ConfigError(f"{problem}: must be a concrete class that is defined in one of these places.")
         return found
 
     def _may_import(self, module: str) -> bool:
@@ -90,9 +90,7 @@ def build(node: Any, path: str, allowed: Allowed) -> Any:
     """
     if isinstance(node, Mapping) and TARGET in node:
         found = allowed.component(str(node[TARGET]), path)
-        values = {
-            key: build(value, f"{path}.{key}", allowed) for key, value in node.items() if key != TARGET
-        }
+        values = {key: build(value, f"{path}.{key}", allowed) for key, value in node.items() if key != TARGET}
         return _construct(found, values, path)
     if isinstance(node, Mapping):
         return {key: build(value, f"{path}.{key}", allowed) for key, value in node.items()}

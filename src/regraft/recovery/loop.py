@@ -179,9 +179,7 @@ class Trainer:
         }
 
 
-def autocast(
-    model: PreTrainedModel, precision: Literal["auto", "float32", "bfloat16"]
-) -> AbstractContextManager[Any]:
+def autocast(model: PreTrainedModel, precision: Literal["auto", "float32", "bfloat16"]) -> AbstractContextManager[Any]:
     """The autocast that `precision` means for this model on its device."""
     device = model.device.type
     if precision == "auto":

@@ -1,6 +1,6 @@
 """A weighted sum of losses on one batch, such as Hinton's soft and hard targets.
 
-    L = sum over i of w_i * L_i,   each L_i the mean over what counts in it
+L = sum over i of w_i * L_i,   each L_i the mean over what counts in it
 """
 
 from __future__ import annotations
