@@ -40,7 +40,7 @@ def task(composed: DictConfig) -> None:
 
     choices = {str(group): str(choice) for group, choice in settings.runtime.choices.items() if choice is not None}
     choices = {group: choice for group, choice in choices.items() if not group.startswith("hydra")}
-    record = run(config, folder, resolved(composed), choices, sweep=folder.parent.name)
+    record = run(config, folder, resolved(composed, settings), choices, sweep=folder.parent.name)
     if record.error is not None:
         raise RunFailed(f"{record.error.splitlines()[0]} (whole error in {folder / 'record.json'})")
     sys.stdout.write(f"{folder}\n")

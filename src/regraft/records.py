@@ -30,7 +30,7 @@ PREDICTION_COLUMNS = {
     "id": "str; the question",
     "gold": "int; number of the right choice",
     "predicted": "int; number of the choice with the highest score",
-    "scores": "list of float; log-likelihood of each choice by the scoring rule that decides (nats, per character if so)",
+    "scores": "list of float; score of each choice by the rule that decides (nats, or nats per character)",
 }
 TRAINING_COLUMNS = {
     "stage_index": "int; the recover stage",
@@ -74,7 +74,8 @@ class StageRecord:
 
     `fingerprints` holds `model_in` (weights that entered), `units` (what is removed, in the dense numbering) and
     `batches` (example ids in order with the number of steps), each a hex digest; absent where a stage has none.
-    `seconds` is the time that the stage's work took when it was done; `reused` says that this run took it from the cache.
+    `seconds` is the time that the stage's work took when it was done; `reused` says that this run took it from the
+    cache.
     """
 
     index: int

@@ -18,14 +18,23 @@ from regraft.environment import describe
 from regraft.interfaces import LanguageModel, RunInfo, RunLog
 from regraft.models import export
 from regraft.records import PREDICTIONS, TRAINING, Record, Row, StageRecord
-from regraft.stages import evaluate, prepare, prune, recover
+from regraft.stages import evaluate, load, prepare, prune, recover
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage, plan, run_id
+from regraft.tracking.none import Silent
 
 log = logging.getLogger(__name__)
 
-STAGES = {"prepare": prepare.run, "prune": prune.run, "recover": recover.run, "evaluate": evaluate.run}
+ORIGINS = {"prepare": prepare.dense, "load": load.saved}
+"""Stages that a model comes from."""
+STAGES = {
+    "prepare": prepare.run,
+    "load": load.run,
+    "prune": prune.run,
+    "recover": recover.run,
+    "evaluate": evaluate.run,
+}
 
 
 def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict[str, str], sweep: str) -> Record:
@@ -90,11 +99,13 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
 
 def walk(context: Context) -> tuple[list[tuple[PlannedStage, Outcome]], Lineage]:
     """Do the stages in order. A stage that the cache knows is not done again, and its model is made only if needed."""
-    stages = plan(context.config)
-    model = prepare.dense(stages[0], context)
-    context.dense = prepare.dense(stages[0], context)
+    model = Lineage("", _nothing)
     outcomes: list[tuple[PlannedStage, Outcome]] = []
-    for stage in stages:
+    for stage in plan(context.config):
+        if stage.name in ORIGINS:
+            model = ORIGINS[stage.name](stage, context)
+        if stage.name == "prepare":
+            context.dense = ORIGINS[stage.name](stage, context)
         outcome, model = perform(stage, model, context)
         outcomes.append((stage, outcome))
         _track(stage, outcome, context.log)
@@ -107,7 +118,7 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
     work = STAGES[stage.name]
     changes = stage.name in ("prune", "recover")
     if changes and stage.model_after == stage.model_before:
-        return Outcome(), before
+        return prune.NOTHING if stage.name == "prune" else Outcome(), before
     made: list[LanguageModel] = []
 
     def make(folder: Path) -> None:
@@ -119,7 +130,7 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
 
     def again() -> LanguageModel:
         model = before.take()
-        work(stage, model, context)
+        work(stage, model, replace(context, log=Silent()))
         return model
 
     outcome = Outcome.load(context.cache.entry("stages", stage.key, make))
@@ -129,6 +140,10 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         return outcome, before
     after = Lineage(stage.model_after, again)
     return outcome, after.give(made[0]) if made else after
+
+
+def _nothing() -> LanguageModel:
+    raise AssertionError("a pipeline starts with a model")
 
 
 def _device(name: str) -> str:
@@ -183,10 +198,9 @@ def _save_tables(folder: Path, outcomes: list[tuple[PlannedStage, Outcome]]) -> 
 
 
 def _track(stage: PlannedStage, outcome: Outcome, log: RunLog) -> None:
-    if TRAINING in outcome.tables:
+    if outcome.reused and TRAINING in outcome.tables:
         for line in outcome.tables[TRAINING].to_dict("records"):
-            step = int(line.pop("step"))
-            log.log({f"{stage.name}/{name}": float(value) for name, value in line.items()}, step=step)
+            recover.track(line, outcome.details["first_step"], log)
     if outcome.metrics:
         numbers = {f"{metric.split}/{metric.metric}".strip("/"): metric.value for metric in outcome.metrics}
         log.log({"sparsity": stage.target_sparsity} | numbers)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+from regraft.config.checkpoint import Checkpoint
 from regraft.config.compatibility import check
 from regraft.config.components import Allowed, build, validated
 from regraft.config.ranges import ConfigError, require
@@ -46,8 +47,8 @@ class RunConfig:
     """Moves the order of recovery questions, sampling, and the random criterion."""
     save_model: bool
     """Whether the run folder gets a plain `checkpoint/`."""
-    evaluate: str | None
-    """A checkpoint folder to evaluate instead of running the pipeline."""
+    evaluate: Checkpoint | None
+    """A saved model to evaluate instead of running the pipeline."""
     sweep: str | None
     """Name of the sweep's folder; null takes the experiment's name."""
     model: Model
@@ -95,5 +96,8 @@ def load(plain: Mapping[str, Any], folders: tuple[Path, ...] = ()) -> RunConfig:
     for name in names:
         if name not in plain:
             raise ConfigError(f"{name}: is missing from the config; see conf/config.yaml.")
-        values[name] = validated(build(plain[name], name, allowed), hints[name], name)
+        if name == "evaluate":
+            values[name] = None if plain[name] is None else Checkpoint(Path(plain[name]))
+        else:
+            values[name] = validated(build(plain[name], name, allowed), hints[name], name)
     return RunConfig(**values)

@@ -10,9 +10,8 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from transformers import PreTrainedModel, get_scheduler
 
 from regraft.interfaces import Batch, LanguageModel, Loss, ModelOutputs
 from regraft.models.forward import forward
+from regraft.models.precision import autocast
 from regraft.recovery.batches import BatchSource
 from regraft.recovery.training import Training
 from regraft.tasks.packing import move
@@ -177,22 +177,6 @@ class Trainer:
             "grad_norm": norm,
             "examples": self.examples,
         }
-
-
-def autocast(model: PreTrainedModel, precision: Literal["auto", "float32", "bfloat16"]) -> AbstractContextManager[Any]:
-    """The autocast that `precision` means for this model on its device."""
-    device = model.device.type
-    if precision == "auto":
-        precision = "bfloat16" if bfloat16_pays(model) else "float32"
-    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
-
-
-def bfloat16_pays(model: PreTrainedModel) -> bool:
-    """Whether bfloat16 is faster: on a GPU that has it, and on a CPU that has it if the matrices are large enough."""
-    if model.device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return model.device.type == "cpu" and has and model.config.get_text_config().hidden_size >= 256
 
 
 def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:

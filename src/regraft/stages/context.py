@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from regraft.interfaces import AnyQuestion, EncodedQuestion, LanguageModel, RunLog, Splits
+from regraft.config.ranges import ConfigError
+from regraft.interfaces import AnyQuestion, EncodedQuestion, LabelledQuestion, LanguageModel, RunLog, Splits
+from regraft.stages.plan import PlannedStage
 from regraft.tasks.encoding import encode_all
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ class Context:
     log: RunLog
     dense: Lineage | None = None
     """The prepared dense model, once the prepare stage has come."""
+    _units: list[int] = field(default_factory=list)
 
     @cached_property
     def splits(self) -> Splits:
@@ -81,8 +84,27 @@ class Context:
         assert self.dense is not None, "the pipeline starts with prepare"
         return self.dense.take()
 
-    def dense_size(self) -> Size:
-        """Parameters, MACs and the like of the dense model."""
+    def dense_units(self) -> list[int]:
+        """Units of the pruned structure in each layer of the dense model."""
+        assert self.dense is not None, "the pipeline starts with prepare"
+        if not self._units:
+            self._units = self.config.pruner.structure.units(self.dense.read().model)
+        return self._units
+
+    def labelled(self, split: str) -> tuple[LabelledQuestion, ...]:
+        """The questions of a split, all with answers.
+
+        Raises:
+            ConfigError: There are none, or some have no answer.
+        """
+        questions = getattr(self.splits, split)
+        labelled = tuple(question for question in questions if isinstance(question, LabelledQuestion))
+        if not labelled or len(labelled) < len(questions):
+            raise ConfigError(
+                f"evaluation.splits={split}: {self.config.task.name} has {len(questions)} questions there, "
+                f"{len(labelled)} of them with an answer. Choose another split."
+            )
+        return labelled
 
     def progress(self, stage: PlannedStage) -> str | None:
         """Text of the progress bar, or None for no bar."""

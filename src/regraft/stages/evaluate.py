@@ -2,14 +2,107 @@
 
 from __future__ import annotations
 
-from regraft.evaluation import size
-from regraft.interfaces import LanguageModel
-from regraft.records import PREDICTION_COLUMNS, PREDICTIONS
+import time
+from collections.abc import Sequence
+
+import numpy
+import pandas
+
+from regraft.evaluation import metrics, size
+from regraft.interfaces import EncodedQuestion, LabelledQuestion, LanguageModel
+from regraft.records import PREDICTIONS
 from regraft.stages.context import Context
 from regraft.stages.outcome import Metric, Outcome
-from regraft.stages.plan import PlannedStage
+from regraft.stages.plan import PlannedStage, evaluate_key
 
 
 def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
-    """Metrics and predictions of `model`, which stays as it is."""
-    raise NotImplementedError
+    """Metrics and predictions of `model`, which stays as it is.
+
+    Raises:
+        ConfigError: A split has no labelled questions.
+    """
+    measured: list[Metric] = []
+    tables = []
+    evaluation = context.config.evaluation
+    for split in evaluation.splits:
+        questions = context.labelled(split)
+        encoded = context.encode(model, questions)
+        started = time.perf_counter()
+        scores = evaluation.scores(model, encoded)
+        seconds = time.perf_counter() - started
+        decides = scores[evaluation.normalisation]
+        gold = numpy.array([question.answer for question in questions])
+        found = {"accuracy": metrics.accuracy(decides, gold)}
+        found |= {f"accuracy_{name}": metrics.accuracy(by, gold) for name, by in scores.items()}
+        found |= metrics.likelihoods(decides, gold)
+        if context.dense is not None:
+            found |= metrics.against_dense(decides, _dense_scores(split, decides, stage, context))
+        measured += [
+            Metric(metric=name, split=split, value=e.value, n=e.n, ci_low=e.ci_low, ci_high=e.ci_high)
+            for name, e in found.items()
+        ]
+        tokens = sum(question.length for question in encoded)
+        measured.append(Metric(metric="tokens_per_second", split=split, value=tokens / seconds, deterministic=False))
+        tables.append(_predictions(split, questions, decides))
+    weighed, context_length = size.measure(model.model, _context_length(encoded)), _context_length(encoded)
+    dense = weighed if context.dense is None else size.measure(context.dense.read().model, context_length)
+    measured += [
+        Metric(metric="parameters", value=weighed.parameters),
+        Metric(metric="non_embedding_parameters", value=weighed.non_embedding_parameters),
+        Metric(metric="bytes", value=weighed.bytes),
+        Metric(metric="macs_per_token", value=weighed.macs_per_token),
+    ]
+    return Outcome(
+        metrics=tuple(measured),
+        block_sparsity=_block_sparsity(model, context),
+        model_sparsity=1 - weighed.parameters / dense.parameters,
+        bits=weighed.bits,
+        details={"macs_context": context_length},
+        tables={PREDICTIONS: pandas.concat(tables, ignore_index=True)},
+    )
+
+
+def _context_length(encoded: Sequence[EncodedQuestion]) -> int:
+    """Mean tokens of a question with one of its choices: the length at which MACs are counted."""
+    lengths = [len(question.context) + numpy.mean([len(choice) for choice in question.choices]) for question in encoded]
+    return round(float(numpy.mean(lengths)))
+
+
+def _predictions(split: str, questions: Sequence[LabelledQuestion], scores: numpy.ndarray) -> pandas.DataFrame:
+    return pandas.DataFrame(
+        {
+            "split": split,
+            "id": [question.id for question in questions],
+            "gold": [question.answer for question in questions],
+            "predicted": scores.argmax(axis=1),
+            "scores": [
+                row[: len(question.choices)].tolist() for row, question in zip(scores, questions, strict=True)
+            ],
+        }
+    )
+
+
+def _dense_scores(
+    split: str, scores: numpy.ndarray, stage: PlannedStage, context: Context
+) -> numpy.ndarray:
+    """What the dense model said to the same questions: this very model, or kept in the cache."""
+    assert context.dense is not None
+    if stage.model_before == context.dense.key:
+        return scores
+    key = evaluate_key(context.config, context.dense.key, context.dense.key)
+    kept = context.cache.find("stages", key)
+    assert kept is not None, "the dense model is evaluated first"
+    table = Outcome.load(kept).tables[PREDICTIONS]
+    dense = numpy.full_like(scores, -numpy.inf)
+    for row, line in enumerate(table[table.split == split].scores):
+        dense[row, : len(line)] = line
+    return dense
+
+
+def _block_sparsity(model: LanguageModel, context: Context) -> float:
+    """Share of the dense model's units of the pruned structure that are gone."""
+    if context.dense is None:
+        return 0.0
+    left = sum(context.config.pruner.structure.units(model.model))
+    return 1 - left / sum(context.dense_units())

@@ -54,6 +54,14 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
         )
         model = after
 
+    if config.evaluate is not None:
+        if config.evaluate.run is not None:
+            add("prepare", _prepare_key(config))
+            dense = model
+            add("evaluate", evaluate_key(config, model, dense))
+        add("load", digest(config.evaluate.identity()), target_sparsity=config.sparsity)
+        add("evaluate", evaluate_key(config, model, dense), target_sparsity=config.sparsity)
+        return tuple(stages)
     for name in config.pipeline.before:
         add(name, _prepare_key(config) if name == "prepare" else evaluate_key(config, model, dense))
         dense = dense or model

@@ -11,6 +11,9 @@ from regraft.stages.fingerprints import weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
 
+NOTHING = Outcome(fingerprints={"units": digest({})})
+"""What a prune stage leaves that removes nothing."""
+
 
 def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     """Remove units of `model`, in place, until `stage.target_sparsity` of the dense model's are gone."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pandas
 import torch
 
-from regraft.interfaces import LanguageModel
+from regraft.interfaces import LanguageModel, RunLog
+from regraft.records import TRAINING
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
-from regraft.records import TRAINING
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import weights
 from regraft.stages.outcome import Outcome
@@ -43,6 +43,11 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     if "teacher_logits" in loss.needs:
         teacher = config.teacher.build(context.load_dense, model, context.cache)
     lines: list[dict[str, float]] = []
+
+    def observe(numbers: dict[str, float]) -> None:
+        lines.append(numbers)
+        track(numbers, first, context.log)
+
     torch.manual_seed(config.seed)
     trainer = Trainer(
         model,
@@ -51,12 +56,18 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         training,
         last - first,
         teacher=teacher,
-        observe=lines.append,
+        observe=observe,
         progress=context.progress(stage),
     )
     trainer.run()
     return Outcome(
         fingerprints={"model_in": entered, "batches": batches.fingerprint()},
-        details={"steps": last - first, "questions": len(questions), "examples": trainer.examples},
+        details={"first_step": first, "steps": last - first, "questions": len(questions), "examples": trainer.examples},
         tables={TRAINING: pandas.DataFrame(lines)},
     )
+
+
+def track(numbers: dict[str, float], first_step: int, log: RunLog) -> None:
+    """Log the numbers of one optimizer step, counted over all recover stages of the run."""
+    step = first_step + int(numbers["step"])
+    log.log({f"recover/{name}": float(value) for name, value in numbers.items() if name != "step"}, step=step)

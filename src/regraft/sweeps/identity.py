@@ -7,16 +7,19 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from regraft.config.checkpoint import as_its_run
 from regraft.config.schema import RunConfig, load
 from regraft.stages.plan import run_id
 
 
-def resolved(composed: DictConfig) -> dict[str, Any]:
+def resolved(composed: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     """The task's part of a composed config as plain data, interpolations resolved."""
-    own = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    own = OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", "experiment")])
     plain = OmegaConf.to_container(own, resolve=True)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "experiment"}
+    if plain["evaluate"] is not None:
+        return as_its_run(plain, hydra.overrides.task)
+    return {str(key): value for key, value in plain.items()}
 
 
 def user_folders(hydra: DictConfig) -> tuple[Path, ...]:
@@ -31,7 +34,7 @@ def typed(composed: DictConfig, hydra: DictConfig) -> RunConfig:
     Raises:
         ConfigError: The config is wrong.
     """
-    return load(resolved(composed), user_folders(hydra))
+    return load(resolved(composed, hydra), user_folders(hydra))
 
 
 def sweep_name(*, _root_: DictConfig) -> str:

@@ -1,0 +1,53 @@
+"""A saved model folder, to be evaluated again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regraft.config.ranges import require
+from regraft.records import Record, is_finished
+
+FROM_RECORD = ("model", "task", "preparation", "evaluation", "sparsity", "seed")
+"""What a checkpoint's own run decides, unless the command line says otherwise."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder that holds a plain transformers model."""
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        there = (self.path / "config.json").is_file()
+        require(
+            there, "evaluate", self.path, "a folder with a saved model (config.json)", "save_model=true writes one."
+        )
+
+    @property
+    def run(self) -> Path | None:
+        """The folder of the run that wrote the checkpoint, if it is one: then the dense model is known as well."""
+        folder = self.path.resolve().parent
+        return folder if is_finished(folder) else None
+
+    def identity(self) -> dict[str, Any]:
+        """Name, size and time of each file."""
+        files = sorted(file for file in self.path.iterdir() if file.is_file())
+        return {file.name: [file.stat().st_size, file.stat().st_mtime_ns] for file in files}
+
+
+def as_its_run(plain: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """The config with which to evaluate a checkpoint: that of its own run, where the command line gives nothing else.
+
+    Args:
+        plain: The composed config, with `evaluate` set.
+        overrides: What the command line gave, as `key=value`.
+    """
+    run = Checkpoint(Path(plain["evaluate"])).run
+    if run is None:
+        return dict(plain)
+    given = {override.lstrip("+~").split("=")[0].split(".")[0].split("/")[0] for override in overrides}
+    own = Record.load(run).config
+    return dict(plain) | {key: own[key] for key in FROM_RECORD if key not in given}

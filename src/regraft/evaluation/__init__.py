@@ -1,0 +1,1 @@
+"""Evaluation: accuracy, likelihood, calibration, agreement with the dense model, size."""

@@ -1,0 +1,53 @@
+"""Plain checkpoints: written and read as any transformers model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regraft.interfaces import LanguageModel
+
+if TYPE_CHECKING:
+    import torch
+
+
+def save(model: LanguageModel, folder: Path) -> None:
+    """Write an ordinary checkpoint, which `AutoModelForCausalLM.from_pretrained` loads without Regraft.
+
+    Written aside and renamed; what was in `folder` is replaced.
+
+    Raises:
+        ValueError: The layers have different widths, which no plain checkpoint can hold.
+    """
+    from regraft.models.architecture import mlp_blocks
+
+    widths = {block.up.shape[0] for block in mlp_blocks(model.model)}
+    if len(widths) > 1:
+        raise ValueError(
+            f"save_model: the layers have different widths ({', '.join(map(str, sorted(widths)))}), which a plain "
+            "checkpoint cannot hold. Choose pruner/allocation=layerwise."
+        )
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
+    try:
+        model.model.save_pretrained(aside)
+        model.tokenizer.save_pretrained(aside)
+        aside.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(aside, folder)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+
+
+def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
+    """Read a checkpoint, in evaluation mode on the CPU; `dtype` None keeps the stored one."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
+    return LanguageModel(model=model.eval(), tokenizer=AutoTokenizer.from_pretrained(folder))

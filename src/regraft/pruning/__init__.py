@@ -1,0 +1,1 @@
+"""Pruning: scores, what goes together, how much where, and when."""

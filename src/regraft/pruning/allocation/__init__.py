@@ -1,0 +1,1 @@
+"""Allocation: how much each layer loses."""

@@ -1,0 +1,43 @@
+"""L1 norm of a neuron's weights (Li et al. 2017, arXiv 1608.08710).
+
+s_j = |gate_j|_1 + |up_j|_1 + |down_j|_1               combine: sum
+s_j = |gate_j|_1 * |up_j|_1 * |down_j|_1               combine: product
+s_j = max(|gate_j|_1, |up_j|_1, |down_j|_1)            combine: max
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from regraft.config.ranges import require
+from regraft.interfaces import Criterion, LanguageModel, PruningContext, Structure
+from regraft.pruning.criteria.norms import Projection, norms
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1(Criterion):
+    """Units of small L1 norm go first."""
+
+    projections: tuple[Projection, ...] = ("gate", "up", "down")
+    """Projections whose weights count."""
+    combine: Literal["sum", "product", "max"] = "sum"
+    """Sum, product, or largest of the norms."""
+
+    def __post_init__(self) -> None:
+        require(len(self.projections) > 0, "projections", list(self.projections), "at least one of gate, up, down")
+
+    def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
+        import torch
+
+        scores = []
+        for weights in structure.weights(model.model):
+            each = torch.stack(norms(weights, self.projections, 1))
+            if self.combine == "sum":
+                scores.append(each.sum(dim=0))
+            else:
+                scores.append(each.prod(dim=0) if self.combine == "product" else each.amax(dim=0))
+        return scores

@@ -1,0 +1,45 @@
+"""A pruner: criterion x structure x allocation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from regraft.interfaces import Allocation, Component, Criterion, LanguageModel, PruningContext, Structure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruner(Component):
+    """What is removed, by which score, and how much where."""
+
+    criterion: Criterion
+    """Scores the units."""
+    structure: Structure
+    """What goes together."""
+    allocation: Allocation
+    """How many each layer loses."""
+
+    def prune(
+        self, model: LanguageModel, dense_units: Sequence[int], sparsity: float, context: PruningContext
+    ) -> None:
+        """Remove units of `model`, in place, until `sparsity` of `dense_units` are gone.
+
+        Args:
+            model: The model, which may have lost units before.
+            dense_units: Units of each layer of the dense model.
+            sparsity: Share of the dense model's units that shall be gone in the end.
+            context: What the criterion may use.
+
+        Raises:
+            ConfigError: A layer would lose all its units.
+        """
+        scores = self.criterion.scores(model, self.structure, context)
+        keep = self.allocation.keep(scores, dense_units, sparsity)
+        gone = model.removed.get(self.structure.name, ((),) * len(dense_units))
+        removed = []
+        for dense, before, kept in zip(dense_units, gone, keep, strict=True):
+            left = sorted(set(range(dense)) - set(before))
+            remain = {left[index] for index in kept.tolist()}
+            removed.append(tuple(unit for unit in range(dense) if unit not in remain))
+        self.structure.remove(model.model, keep)
+        model.removed[self.structure.name] = tuple(removed)

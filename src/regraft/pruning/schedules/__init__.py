@@ -1,0 +1,1 @@
+"""Schedules: when how much is removed."""

@@ -1,0 +1,32 @@
+"""Step by step, with recovery between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from regraft.config.ranges import require
+from regraft.interfaces import Schedule
+
+
+@dataclass(frozen=True, kw_only=True)
+class Iterative(Schedule):
+    """Prune, recover, and again. The recovery's steps are shared out, so their total is that of one shot."""
+
+    steps: int = 4
+    """Number of pruning steps."""
+    spacing: Literal["linear", "geometric"] = "linear"
+    """`linear`: each step removes the same number of units; `geometric`: the same share of what is left."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+
+    def targets(self, sparsity: float) -> tuple[float, ...]:
+        if sparsity == 0:
+            return (0.0,)
+        shares = [step / self.steps for step in range(1, self.steps)]
+        if self.spacing == "linear":
+            between = [sparsity * share for share in shares]
+        else:
+            between = [1 - (1 - sparsity) ** share for share in shares]
+        return (*between, sparsity)

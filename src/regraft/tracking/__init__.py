@@ -1,0 +1,1 @@
+"""Trackers: a mirror of the run for people to watch."""

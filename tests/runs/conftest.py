@@ -1,0 +1,51 @@
+"""Runs of the command line, as a user starts them, on a model that is trained for a moment only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from regraft.records import Record
+
+BRIEF = ("model.steps=12", "task.train_size=64", "recovery.epochs=1", "tracker=none", "runtime.progress=false")
+"""Overrides that make a run short: what it learns does not matter here."""
+
+Regraft = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def regraft(tmp_path: Path, shared_cache: Path) -> Regraft:
+    """Runs `regraft ...` in an empty folder, with a cache that all tests share."""
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "regraft", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"REGRAFT_CACHE": str(shared_cache), "OMP_NUM_THREADS": "1"} | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    return call
+
+
+def records(folder: Path) -> list[Record]:
+    """All records below a folder."""
+    return [Record.load(path.parent) for path in sorted(folder.glob("**/record.json"))]
+
+
+def numbers(record: Record) -> list[tuple]:
+    """The rows that must be equal whenever the same is run again."""
+    return [(row.stage_index, row.split, row.metric, row.value, row.ci_low) for row in record.rows if row.deterministic]

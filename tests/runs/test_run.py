@@ -1,0 +1,152 @@
+"""Whole runs through the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas
+import pytest
+from conftest import BRIEF, Regraft, numbers, records
+
+STRANGER = Path(__file__).parents[1] / "stranger"
+
+
+def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_path: Path) -> None:
+    sweep = ["-m", "sparsity=0,0.5", "loss=none,ce,kl", "sweep=mine", *BRIEF]
+    result = regraft(*sweep)
+    assert result.returncode == 0, result.stderr
+    found = records(tmp_path / "multirun" / "mine")
+    assert len(found) == 6
+    assert {record.status for record in found} == {"finished"}
+    by = {(record.choices["loss"], record.config["sparsity"]): record for record in found}
+    ce, kl = by["ce", 0.5], by["kl", 0.5]
+    for name in ("model_in", "units", "batches"):
+        assert [stage.fingerprints.get(name) for stage in ce.stages[:3]] == [
+            stage.fingerprints.get(name) for stage in kl.stages[:3]
+        ]
+    assert ce.stages[3].fingerprints == kl.stages[3].fingerprints  # same pruned weights, same questions in order
+    assert numbers(ce) != numbers(kl) != numbers(by["none", 0.5])
+    for record in found:
+        folder = tmp_path / "multirun" / "mine" / record.run_id
+        predictions = pandas.read_parquet(folder / "predictions.parquet")
+        last = predictions[predictions.stage_index == record.stages[-1].index]
+        accuracy = (last.gold == last.predicted).mean()
+        assert accuracy == pytest.approx(_value(record, "accuracy"))
+        assert (folder / "training.parquet").exists() == (record.choices["loss"] != "none")
+    assert 0.45 < _value(by["none", 0.5], "block_sparsity") < 0.55 if "block_sparsity" in _metrics(by["none", 0.5]) else True
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+    again = regraft(*sweep)
+    assert again.returncode == 0 and "6 runs, 0 to do" in again.stdout
+    assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+
+
+def test_a_run_alone_equals_the_same_run_in_a_sweep(regraft: Regraft, tmp_path: Path) -> None:
+    regraft("-m", "sparsity=0.25,0.6", "loss=ce,kl", "seed=3", "sweep=together", *BRIEF)
+    cold = tmp_path / "cold"
+    alone = regraft("sparsity=0.6", "loss=kl", "seed=3", "sweep=alone", *BRIEF, REGRAFT_CACHE=str(cold))
+    assert alone.returncode == 0, alone.stderr
+    (one,) = records(tmp_path / "multirun" / "alone")
+    (other,) = [record for record in records(tmp_path / "multirun" / "together") if record.run_id == one.run_id]
+    assert numbers(one) == numbers(other)
+    assert not any(stage.reused for stage in one.stages)
+
+
+def test_a_failing_run_leaves_its_record_and_the_others_run(regraft: Regraft, tmp_path: Path) -> None:
+    result = regraft("-m", "loss=none,ce", "recovery.learning_rate=1e30", "recovery.max_grad_norm=null", "sweep=bad", *BRIEF)
+    assert result.returncode == 1
+    assert "1 of 2 runs failed" in result.stderr and "training diverged" in result.stderr
+    status = {record.choices["loss"]: record for record in records(tmp_path / "multirun" / "bad")}
+    assert status["none"].status == "finished" and status["ce"].status == "failed"
+    assert "TrainingDiverged" in (status["ce"].error or "")
+
+
+def test_a_sparsity_that_empties_a_layer_says_so(regraft: Regraft, tmp_path: Path) -> None:
+    result = regraft("sparsity=0.9999", "loss=none", "sweep=empty", *BRIEF)
+    assert result.returncode == 1
+    assert "sparsity=0.9999" in result.stderr
+
+
+def test_a_saved_checkpoint_loads_without_regraft_and_evaluates_again(regraft: Regraft, tmp_path: Path) -> None:
+    result = regraft("sparsity=0.5", "loss=kl", "save_model=true", "sweep=saved", *BRIEF)
+    assert result.returncode == 0, result.stderr
+    (record,) = records(tmp_path / "multirun" / "saved")
+    checkpoint = tmp_path / "multirun" / "saved" / record.run_id / "checkpoint"
+    code = (
+        "import sys, torch\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        f"model = AutoModelForCausalLM.from_pretrained({str(checkpoint)!r})\n"
+        f"tokenizer = AutoTokenizer.from_pretrained({str(checkpoint)!r})\n"
+        "assert not any(name.startswith('regraft') for name in sys.modules)\n"
+        "print(model(**tokenizer('Question: What', return_tensors='pt')).logits.shape[-1], model.num_parameters())\n"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert loaded.returncode == 0, loaded.stderr
+    assert int(loaded.stdout.split()[1]) == _value(record, "parameters")
+    again = regraft(f"evaluate={checkpoint}", "tracker=none")
+    assert again.returncode == 0, again.stderr
+    (evaluated,) = records(tmp_path / "multirun" / "evaluate")
+    for metric in ("accuracy", "nll", "dense_kl", "parameters"):
+        assert _value(evaluated, metric) == pytest.approx(_value(record, metric), rel=1e-5), metric
+
+
+def test_permuting_the_answers_moves_ce_and_leaves_kl_to_the_bit(regraft: Regraft, tmp_path: Path) -> None:
+    words = ["red", "pale green and very long", "honey", "a barn", "night guard"]
+    rows = [
+        {"id": f"q{n}", "question": f"What is thing {n}?", "choices": words[n % 5 :] + words[: n % 5], "answer": n % 3}
+        for n in range(48)
+    ]
+    (tmp_path / "test.jsonl").write_text("\n".join(map(json.dumps, rows[:16])))
+    found = {}
+    for name, shift in (("as_is", 0), ("permuted", 1)):
+        moved = [row | {"answer": (row["answer"] + shift * (1 + n % 2)) % 5} for n, row in enumerate(rows[16:])]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, moved)))
+        task = ["task=local_jsonl", f"task.train={tmp_path}/{name}.jsonl", f"task.test={tmp_path}/test.jsonl"]
+        brief = [override for override in BRIEF if not override.startswith("task.")]
+        result = regraft("-m", "loss=ce,kl,pseudo_label", *task, "task.preparation_size=0", f"sweep={name}", *brief)
+        assert result.returncode == 0, result.stderr
+        for record in records(tmp_path / "multirun" / name):
+            folder = tmp_path / "multirun" / name / record.run_id
+            found[name, record.choices["loss"]] = numbers(record), pandas.read_parquet(folder / "training.parquet")
+    for loss in ("kl", "pseudo_label"):
+        assert found["as_is", loss][0] == found["permuted", loss][0]
+        pandas.testing.assert_frame_equal(found["as_is", loss][1], found["permuted", loss][1], check_exact=True)
+    assert found["as_is", "ce"][0] != found["permuted", "ce"][0]
+
+
+def test_a_strangers_criterion_loss_and_task_run_without_an_edit(regraft: Regraft, tmp_path: Path) -> None:
+    brief = [override for override in BRIEF if not override.startswith("task.")]
+    result = regraft(
+        "--config-dir", str(STRANGER), "pruner/criterion=first_go", "loss=confidence", "task=sums", "sweep=own", *brief
+    )
+    assert result.returncode == 0, result.stderr
+    (record,) = records(tmp_path / "multirun" / "own")
+    assert record.choices["loss"] == "confidence"
+    assert _value(record, "accuracy") >= 0
+
+
+def test_no_disk_space_is_said(regraft: Regraft, tmp_path: Path) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no device that is always full")
+    (tmp_path / "multirun").symlink_to(full)
+    result = regraft("loss=none", *BRIEF)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+
+
+def _metrics(record: object) -> set[str]:
+    return {row.metric for row in record.rows}  # type: ignore[attr-defined]
+
+
+def _value(record: object, metric: str) -> float:
+    """A metric of the last stage, on the test split where it has one."""
+    last = record.stages[-1].index  # type: ignore[attr-defined]
+    (value,) = [
+        row.value
+        for row in record.rows  # type: ignore[attr-defined]
+        if row.stage_index == last and row.metric == metric and row.split in ("", "test")
+    ]
+    return value

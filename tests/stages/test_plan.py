@@ -1,0 +1,125 @@
+"""Identity: what moves a key and what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import open_dict
+
+from regraft.__main__ import conf
+from regraft.config.ranges import ConfigError
+from regraft.config.schema import RunConfig
+from regraft.stages.plan import PlannedStage, plan, run_id
+from regraft.sweeps.identity import register, typed
+
+Composed = Callable[..., RunConfig]
+
+
+@pytest.fixture(scope="module")
+def composed() -> Composed:
+    register()
+
+    def make(*overrides: str) -> RunConfig:
+        with initialize_config_dir(str(conf()), version_base="1.3"):
+            config = compose("config", list(overrides), return_hydra_config=True)
+        hydra = config.hydra
+        with open_dict(config):
+            del config["hydra"]
+        return typed(config, hydra)
+
+    return make
+
+
+def keys(config: RunConfig) -> dict[str, str]:
+    return {f"{stage.index} {stage.name}": stage.key for stage in plan(config)}
+
+
+def stages(config: RunConfig, name: str) -> list[PlannedStage]:
+    return [stage for stage in plan(config) if stage.name == name]
+
+
+def test_the_default_run_is_prepare_evaluate_prune_recover_evaluate(composed: Composed) -> None:
+    assert list(keys(composed())) == ["0 prepare", "1 evaluate", "2 prune", "3 recover", "4 evaluate"]
+
+
+@pytest.mark.parametrize(
+    "neutral",
+    ["tracker=none", "save_model=true", "sweep=other", "runtime.threads=2", "runtime.cache=elsewhere", "+experiment=null"],
+)
+def test_what_cannot_change_the_result_moves_no_id(composed: Composed, neutral: str) -> None:
+    if neutral.startswith("+"):
+        neutral = "experiment=null"
+    assert run_id(composed(neutral)) == run_id(composed())
+
+
+def test_runs_of_one_prefix_share_its_keys(composed: Composed) -> None:
+    ce, kl = keys(composed("loss=ce")), keys(composed("loss=kl"))
+    assert [ce[key] == kl[key] for key in ce] == [True, True, True, False, False]
+
+
+def test_the_seed_moves_recovery_but_not_l2(composed: Composed) -> None:
+    one, other = keys(composed("seed=0")), keys(composed("seed=1"))
+    assert [one[key] == other[key] for key in one] == [True, True, True, False, False]
+    one, other = (keys(composed("pruner/criterion=random", f"seed={seed}")) for seed in (0, 1))
+    assert [one[key] == other[key] for key in one] == [True, True, False, False, False]
+
+
+def test_the_teacher_matters_only_to_a_loss_that_asks_it(composed: Composed) -> None:
+    other = ["teacher=other", "model@teacher.model=smollm2_135m"]
+    assert run_id(composed("loss=ce")) == run_id(composed("loss=ce", *other))
+    assert run_id(composed("loss=kl")) != run_id(composed("loss=kl", *other))
+
+
+def test_no_recovery_and_sparsity_zero_hand_the_model_on(composed: Composed) -> None:
+    (prune,) = stages(composed("sparsity=0"), "prune")
+    (recover,) = stages(composed("loss=none"), "recover")
+    assert prune.model_after == prune.model_before and recover.model_after == recover.model_before
+    last = [plan(composed("sparsity=0", "loss=none", f"seed={seed}"))[-1].key for seed in (0, 1)]
+    assert last[0] == last[1]
+
+
+def test_each_point_of_a_grid_has_its_own_name(composed: Composed) -> None:
+    points = [
+        ["sparsity=0", "pruner/criterion=l2"],
+        ["sparsity=0", "pruner/criterion=random"],
+        ["loss=none", "seed=0"],
+        ["loss=none", "seed=1"],
+        ["schedule=iterative"],
+        ["task.train_size=64"],
+        [],
+    ]
+    assert len({run_id(composed(*point)) for point in points}) == len(points)
+
+
+def test_train_size_leaves_the_dense_model_and_its_evaluation_alone(composed: Composed) -> None:
+    one, other = keys(composed("preparation=fine_tune")), keys(composed("preparation=fine_tune", "task.train_size=64"))
+    assert [one[key] == other[key] for key in one] == [True, True, True, False, False]
+
+
+def test_iterative_has_the_same_total_of_recovery_as_one_shot(composed: Composed) -> None:
+    recover = stages(composed("schedule=iterative"), "recover")
+    assert len(recover) > 1
+    assert recover[0].first_share == 0 and recover[-1].last_share == pytest.approx(1)
+    assert all(one.last_share == other.first_share for one, other in zip(recover, recover[1:], strict=False))
+
+
+def test_golden_ids(composed: Composed) -> None:
+    """Ids of runs that people have on disk. If they must move, raise `plan.FORMAT` and say so in the changelog."""
+    golden = Path(__file__).with_name("golden_ids.txt").read_text().splitlines()
+    for line in golden:
+        name, *overrides = line.split()
+        assert run_id(composed(*overrides)) == name, overrides
+
+
+@pytest.mark.parametrize("sparsity", ["1", "1.5", "-0.1", "nan", "inf"])
+def test_a_sparsity_out_of_range_is_refused(composed: Composed, sparsity: str) -> None:
+    with pytest.raises(ConfigError, match=r"sparsity=.*: must be a number in \[0, 1\)"):
+        composed(f"sparsity={sparsity}")
+
+
+def test_a_pipeline_must_end_with_a_measurement(composed: Composed) -> None:
+    with pytest.raises(ConfigError, match=r"pipeline\.repeat=\['prune'\]: must be a list that ends with evaluate"):
+        composed("pipeline.repeat=[prune]")
