@@ -58,9 +58,10 @@ def forward(model: PreTrainedModel, batch: Batch, hidden_states: bool = False) -
 def _attention_mask(model: PreTrainedModel, batch: Batch) -> Any:
     """The mask as the architecture wants it: one, or one for each type of layer."""
     config = model.config.get_text_config()
-    window = getattr(config, "sliding_window", None)
+    window: int | None = getattr(config, "sliding_window", None)
     layer_types = set(getattr(config, "layer_types", None) or ())
     if "sliding_attention" in layer_types:
+        assert window is not None, "layers with a sliding window have a width of it"
         return {
             "full_attention": _for_attention(model, batch.visible),
             "sliding_attention": _for_attention(model, _within(batch, window)),
