@@ -1,7 +1,9 @@
 """Finds the blocks of a causal language model by their structure.
 
-No table of model types: decoder layers are the longest list of like modules; in a layer, the feed-forward block is the
-module whose linear projections are one or two from the hidden size to the intermediate size and one back.
+No table of model types. The decoder layers are the longest outermost list of like modules. In a layer, the feed-forward
+block is the module with one or two projections of one shape (units, hidden) and one back, (hidden, units); the
+attention is the module with a query, two like projections for keys and values and one back from the queries' width, or
+with all three fused into one projection.
 """
 
 from __future__ import annotations
@@ -41,17 +43,17 @@ class Projection:
         return int(out), int(into)
 
     def cut(self, keep: torch.Tensor, *, inputs: bool) -> None:
-        """Keep only the rows (outputs) or columns (inputs) `keep`, in place."""
-        import torch
+        """Keep only the rows (outputs) or columns (inputs) `keep`, in place: weight and bias become smaller."""
+        from torch import nn
+
+        def kept(parameter: nn.Parameter, dimension: int) -> nn.Parameter:
+            chosen = parameter.detach().index_select(dimension, keep.to(parameter.device))
+            return nn.Parameter(chosen, requires_grad=parameter.requires_grad)
 
         module: Any = self.module
-        dimension = 1 if inputs != self.transposed else 0
-        weight = module.weight
-        kept = weight.detach().index_select(dimension, keep.to(weight.device)).clone()
-        module.weight = torch.nn.Parameter(kept, requires_grad=weight.requires_grad)
+        module.weight = kept(module.weight, 1 if inputs != self.transposed else 0)
         if not inputs and module.bias is not None:
-            bias = module.bias.detach().index_select(0, keep.to(weight.device)).clone()
-            module.bias = torch.nn.Parameter(bias, requires_grad=module.bias.requires_grad)
+            module.bias = kept(module.bias, 0)
         if self.transposed:
             module.nf, module.nx = self.shape
         else:
@@ -67,9 +69,30 @@ class MLP:
     down: Projection
 
     @property
+    def units(self) -> int:
+        """Number of intermediate neurons."""
+        return self.up.shape[0]
+
+    @property
     def projections(self) -> dict[str, Projection]:
         named = {"gate": self.gate, "up": self.up, "down": self.down}
         return {name: projection for name, projection in named.items() if projection is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention:
+    """An attention block: either `query`, `key` and `value`, or all of them in `fused`; the others are None."""
+
+    query: Projection | None
+    key: Projection | None
+    value: Projection | None
+    fused: Projection | None
+    output: Projection
+    heads: int
+    """Query heads."""
+    key_value_heads: int
+    """Heads of keys and of values; each serves `heads / key_value_heads` query heads."""
+    head_dim: int
 
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
@@ -80,14 +103,16 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     """
     from torch import nn
 
-    lists = [
+    decoder = model.get_decoder()
+    lists = {name: module for name, module in decoder.named_modules() if isinstance(module, nn.ModuleList)}
+    outermost = [
         module
-        for module in model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) > 0 and len({type(item) for item in module}) == 1
+        for name, module in lists.items()
+        if not any(name.startswith(f"{other}.") for other in lists) and len({type(item) for item in module}) == 1
     ]
-    if not lists:
-        raise ValueError(_unknown(model, "a list of like decoder layers", model))
-    return list(max(lists, key=len))
+    if not outermost:
+        raise ValueError(_unknown(model, "a list of like decoder layers", decoder))
+    return max((list(layers) for layers in outermost), key=len)
 
 
 def mlp_blocks(model: PreTrainedModel) -> list[MLP]:
@@ -96,37 +121,112 @@ def mlp_blocks(model: PreTrainedModel) -> list[MLP]:
     Raises:
         ValueError: A layer has no such block, or more than one; the message lists what was found.
     """
-    return [_mlp(model, layer) for layer in decoder_layers(model)]
+    return [_only(model, layer, _as_mlp, _WANTED_MLP) for layer in decoder_layers(model)]
 
 
-def _mlp(model: PreTrainedModel, layer: nn.Module) -> MLP:
-    found = [block for module in layer.modules() if (block := _as_mlp(module)) is not None]
+def attention_blocks(model: PreTrainedModel) -> list[Attention]:
+    """The attention of each decoder layer.
+
+    Raises:
+        ValueError: A layer has no such block, or more than one; the message lists what was found.
+    """
+    return [_only(model, layer, _as_attention, _WANTED_ATTENTION) for layer in decoder_layers(model)]
+
+
+_WANTED_MLP = (
+    "one feed-forward block: a module with an up-projection (units, hidden), perhaps a gate (its name says so) of the "
+    "same shape, and a projection (hidden, units) back; gate and up fused into one matrix, and experts, are not known"
+)
+_WANTED_ATTENTION = (
+    "one attention block: a module with projections q*, k*, v* and one back to the hidden size, or with one fused and "
+    "one back"
+)
+
+
+def _only(model: PreTrainedModel, layer: nn.Module, reading: Any, wanted: str) -> Any:
+    found = [block for module in layer.modules() if (block := reading(model, module)) is not None]
     if len(found) != 1:
-        wanted = "one module with one or two projections from the hidden size and one back to it"
         raise ValueError(_unknown(model, wanted, layer))
     return found[0]
 
 
-def _as_mlp(module: nn.Module) -> MLP | None:
-    linear = {name: Projection(module=child) for name, child in module.named_children() if is_linear(child)}
+def _as_mlp(model: PreTrainedModel, module: nn.Module) -> MLP | None:
+    linear = _linear_children(module)
     if len(linear) not in (2, 3):
         return None
-    for name, down in linear.items():
-        hidden, units = down.shape
-        others = {key: projection for key, projection in linear.items() if key != name}
-        if all(projection.shape == (units, hidden) for projection in others.values()) and _goes_back(name, linear):
-            if len(others) == 1:
-                return MLP(gate=None, up=next(iter(others.values())), down=down)
-            gates = [key for key in others if "gate" in key]
-            if len(gates) == 1:
-                (up,) = (projection for key, projection in others.items() if key != gates[0])
-                return MLP(gate=others[gates[0]], up=up, down=down)
-    return None
+    hidden = _hidden_size(model)
+    backwards = [
+        name
+        for name, projection in linear.items()
+        if projection.shape[0] == hidden
+        and all(other.shape == projection.shape[::-1] for key, other in linear.items() if key != name)
+    ]
+    if not backwards:
+        return None
+    # in a square block every shape fits, and only its name or its place tells the way back
+    back = next((name for name in backwards if "down" in name), backwards[-1])
+    down = linear.pop(back)
+    if len(linear) == 1:
+        return MLP(gate=None, up=next(iter(linear.values())), down=down)
+    gates = [name for name in linear if "gate" in name]
+    if len(gates) != 1:
+        return None
+    gate = linear.pop(gates[0])
+    return MLP(gate=gate, up=next(iter(linear.values())), down=down)
 
 
-def _goes_back(name: str, linear: dict[str, Projection]) -> bool:
-    """Whether this is the way back to the hidden size: shapes cannot tell in a square block, its name or place can."""
-    return name == next((key for key in linear if "down" in key), list(linear)[-1])
+def _as_attention(model: PreTrainedModel, module: nn.Module) -> Attention | None:
+    if _as_mlp(model, module) is not None:
+        return None
+    linear = _linear_children(module)
+    hidden = _hidden_size(model)
+    head_dim = _head_dim(model, module)
+    if len(linear) == 2:
+        (fused, output) = linear.values()
+        width = output.shape[1]
+        both = fused.shape[0] - width
+        if output.shape[0] != hidden or fused.shape[1] != hidden or both <= 0 or both % (2 * head_dim):
+            return None
+        query = key = value = None
+        key_value_heads = both // (2 * head_dim)
+    elif len(linear) == 4:
+        named = {letter: [name for name in linear if name.startswith(letter)] for letter in "qkv"}
+        if any(len(names) != 1 for names in named.values()):
+            return None
+        query, key, value = (linear.pop(names[0]) for names in named.values())
+        (output,) = linear.values()
+        width = output.shape[1]
+        if key.shape != value.shape or query.shape != (width, hidden) or output.shape[0] != hidden:
+            return None
+        fused = None
+        key_value_heads = key.shape[0] // head_dim
+    else:
+        return None
+    return Attention(
+        query=query,
+        key=key,
+        value=value,
+        fused=fused,
+        output=output,
+        heads=width // head_dim,
+        key_value_heads=key_value_heads,
+        head_dim=head_dim,
+    )
+
+
+def _linear_children(module: nn.Module) -> dict[str, Projection]:
+    return {name: Projection(module=child) for name, child in module.named_children() if is_linear(child)}
+
+
+def _hidden_size(model: PreTrainedModel) -> int:
+    return int(model.config.get_text_config().hidden_size)
+
+
+def _head_dim(model: PreTrainedModel, module: nn.Module) -> int:
+    """Size of a head: no shape tells it, so the module or the config does."""
+    config = model.config.get_text_config()
+    own: Any = getattr(module, "head_dim", None) or getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -136,31 +236,13 @@ def is_linear(module: nn.Module) -> bool:
 
 
 def _unknown(model: PreTrainedModel, wanted: str, where: nn.Module) -> str:
-    linear = [
-        f"{name} {tuple(child.weight.shape)}"  # type: ignore[union-attr,arg-type]
+    found = [
+        f"{name} {type(child).__name__} {tuple(child.weight.shape)}"
         for name, child in where.named_modules()
-        if is_linear(child)
+        if name and getattr(child, "weight", None) is not None
     ]
+    listed = ", ".join(found[:16]) + (f" and {len(found) - 16} more" if len(found) > 16 else "")
     return (
-        f"{type(model).__name__}: looked for {wanted} in {type(where).__name__}, found the linear modules "
-        f"{', '.join(linear[:12]) or 'none'}. Models of the Llama, OLMo2, Qwen3, Gemma3 and GPT-2 shapes are known."
+        f"{type(model).__name__}: looked in {type(where).__name__} for {wanted}. Found {listed or 'no weights'}. "
+        "Models built like Llama, OLMo2, Qwen3, Gemma3 or GPT-2 are known; choose one of these."
     )
-
-
-def attention_width(model: PreTrainedModel, layer: nn.Module) -> int:
-    """Heads times head size of a decoder layer: the width of its queries.
-
-    It is what the projection back to the hidden size takes in: the one that shares its parent with the projections
-    of queries, keys and values, or with the fused one.
-
-    Raises:
-        ValueError: The layer has no attention of that form.
-    """
-    for module in layer.modules():
-        if _as_mlp(module) is not None:
-            continue
-        linear = [Projection(module=child) for child in module.children() if is_linear(child)]
-        if len(linear) in (2, 4):
-            *_, back = linear
-            return back.shape[1]
-    raise ValueError(_unknown(model, "an attention block (query, key, value and output, or fused)", layer))

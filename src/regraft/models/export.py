@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regraft.interfaces import LanguageModel
 
@@ -24,11 +24,11 @@ def save(model: LanguageModel, folder: Path) -> None:
     """
     from regraft.models.architecture import mlp_blocks
 
-    widths = {block.up.shape[0] for block in mlp_blocks(model.model)}
-    if len(widths) > 1:
+    widths = [block.units for block in mlp_blocks(model.model)]
+    if len(set(widths)) > 1:
         raise ValueError(
-            f"save_model: the layers have different widths ({', '.join(map(str, sorted(widths)))}), which a plain "
-            "checkpoint cannot hold. Choose pruner/allocation=layerwise."
+            f"save_model: the layers have different widths ({', '.join(map(str, widths))}), which a plain checkpoint "
+            "cannot hold. Choose pruner/allocation=layerwise."
         )
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -46,8 +46,21 @@ def save(model: LanguageModel, folder: Path) -> None:
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
-    """Read a checkpoint, in evaluation mode on the CPU; `dtype` None keeps the stored one."""
+    """Read a checkpoint, in evaluation mode on the CPU; `dtype` None keeps the stored one.
+
+    Raises:
+        ValueError: The folder holds no checkpoint, or one without some of the model's weights.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or "auto", use_safetensors=True)
-    return LanguageModel(model=model.eval(), tokenizer=AutoTokenizer.from_pretrained(folder))
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder}: no checkpoint (config.json) there. Give the folder that save_model=true wrote.")
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    model, found = loaded
+    if found["missing_keys"]:
+        missing = ", ".join(sorted(found["missing_keys"])[:5])
+        raise ValueError(f"{folder}: the checkpoint lacks weights of its model ({missing}). Save the model again.")
+    return LanguageModel(model=model.eval(), tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True))

@@ -19,9 +19,7 @@ class Pruner(Component):
     allocation: Allocation
     """How many each layer loses."""
 
-    def prune(
-        self, model: LanguageModel, dense_units: Sequence[int], sparsity: float, context: PruningContext
-    ) -> None:
+    def prune(self, model: LanguageModel, dense_units: Sequence[int], sparsity: float, context: PruningContext) -> None:
         """Remove units of `model`, in place, until `sparsity` of `dense_units` are gone.
 
         Args:
@@ -32,8 +30,15 @@ class Pruner(Component):
 
         Raises:
             ConfigError: A layer would lose all its units.
+            ValueError: A score is not finite.
         """
         scores = self.criterion.scores(model, self.structure, context)
+        for layer, score in enumerate(scores):
+            if not score.isfinite().all():
+                raise ValueError(
+                    f"{type(self.criterion).__name__}: a score in layer {layer} is not finite. Look for infinite or "
+                    "NaN weights in the model, or choose another pruner/criterion."
+                )
         keep = self.allocation.keep(scores, dense_units, sparsity)
         gone = model.removed.get(self.structure.name, ((),) * len(dense_units))
         removed = []

@@ -26,12 +26,13 @@ class L2(Criterion):
     """Units of small L2 norm go first."""
 
     projections: tuple[Projection, ...] = ("gate", "up", "down")
-    """Projections whose weights count."""
+    """Projections whose weights count. One that a block lacks is passed over: GPT-2 has `up` and `down`, no gate."""
     combine: Literal["sum_sq", "product", "max"] = "sum_sq"
     """Root of the sum of squares, product, or largest of the norms."""
 
     def __post_init__(self) -> None:
-        require(len(self.projections) > 0, "projections", list(self.projections), "at least one of gate, up, down")
+        given = list(self.projections)
+        require(0 < len(given) == len(set(given)), "projections", given, "one or more of gate, up, down, each once")
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch

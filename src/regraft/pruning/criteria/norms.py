@@ -16,7 +16,7 @@ Projection = Literal["gate", "up", "down"]
 def norms(weights: dict[str, torch.Tensor], projections: Sequence[str], order: int) -> list[torch.Tensor]:
     """The p-norm of what each unit owns, (units,) float32 for each projection that is asked for and there.
 
-    A block without a gate (GPT-2) is scored by what it has.
+    A block without a gate (GPT-2) is scored by what it has: so one config serves every architecture.
 
     Raises:
         ConfigError: The block has none of the projections.

@@ -1,6 +1,9 @@
 """No criterion: the baseline without which no other can be judged.
 
-s_j ~ U(0, 1), drawn anew by the run's seed
+s_j ~ U(0, 1), drawn by the run's seed for every unit of the dense model
+
+A unit keeps its draw while others go. So with one seed, what is removed at a low sparsity is removed at a higher one
+too, and a schedule of many steps removes the same units as one shot.
 """
 
 from __future__ import annotations
@@ -23,4 +26,11 @@ class Random(Criterion):
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
 
-        return [torch.rand(units, generator=context.generator) for units in structure.units(model.model)]
+        units = structure.units(model.model)
+        removed = model.removed.get(structure.name, ((),) * len(units))
+        scores = []
+        for left, gone in zip(units, removed, strict=True):
+            there = torch.ones(left + len(gone), dtype=torch.bool)
+            there[list(gone)] = False
+            scores.append(torch.rand(len(there), generator=context.generator)[there])
+        return scores

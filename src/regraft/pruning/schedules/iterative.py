@@ -1,4 +1,8 @@
-"""Step by step, with recovery between."""
+"""Step by step, with recovery between.
+
+s_i = s * i / n                      spacing: linear
+s_i = 1 - (1 - s)^(i / n)            spacing: geometric       i = 1 .. n
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ class Iterative(Schedule):
     """Prune, recover, and again. The recovery's steps are shared out, so their total is that of one shot."""
 
     steps: int = 4
-    """Number of pruning steps."""
+    """Number n of pruning steps, at least 1."""
     spacing: Literal["linear", "geometric"] = "linear"
     """`linear`: each step removes the same number of units; `geometric`: the same share of what is left."""
 
@@ -29,4 +33,4 @@ class Iterative(Schedule):
             between = [sparsity * share for share in shares]
         else:
             between = [1 - (1 - sparsity) ** share for share in shares]
-        return (*between, sparsity)
+        return (*(round(target, 9) for target in between), sparsity)
