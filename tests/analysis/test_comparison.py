@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sweeps
+
+from analysis.collect import AnalysisError, collect
+from analysis.comparison import Grade, compare, grade
+from regraft.records import PREDICTIONS, Record
+
+
+def test_a_one_shot_pair_is_same_units() -> None:
+    assert grade(sweeps.record(loss="kl"), sweeps.record(loss="ce"), "loss") == Grade("same-units")
+    assert grade(sweeps.record(loss="kl"), sweeps.record(loss="none"), "loss") == Grade("same-units")
+    assert grade(sweeps.record(loss="kl", sparsity=0.0), sweeps.record(loss="ce", sparsity=0.0), "loss") == Grade(
+        "same-units"
+    )
+
+
+def test_an_iterative_pair_is_same_rule() -> None:
+    pair = (sweeps.record(loss=loss, schedule="iterative") for loss in ("kl", "ce"))
+    assert grade(*pair, "loss") == Grade("same-rule")
+
+
+def test_criteria_are_compared_by_the_same_rule() -> None:
+    pair = (sweeps.record(criterion=criterion) for criterion in ("l2", "random"))
+    assert grade(*pair, "criterion") == Grade("same-rule")
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"lr": 0.1}, "recovery.lr"),
+        ({"train_size": 100}, "task.train_size"),
+        ({"criterion": "random"}, "pruner.criterion._target_"),
+        ({"schedule": "iterative"}, "schedule._target_"),
+    ],
+)
+def test_what_else_differs_is_named(changed: dict[str, object], key: str) -> None:
+    found = grade(sweeps.record(loss="kl"), sweeps.record(loss="ce", **changed), "loss")
+    assert found == Grade("not controlled", (key,))
+
+
+def test_another_seed_is_not_controlled() -> None:
+    found = grade(sweeps.record(loss="kl", seed=0), sweeps.record(loss="ce", seed=1), "loss")
+    assert found == Grade("not controlled", ("seed", "the recovery batches"))
+
+
+def test_settings_that_change_no_result_are_left_out() -> None:
+    other = sweeps.record(loss="ce", tracker="None", sweep="second")
+    other.config["runtime"] = {"threads": 8}
+    other.config["save_model"] = True
+    assert grade(sweeps.record(loss="kl"), other, "loss") == Grade("same-units")
+
+
+def _with(made: Record, stage: int, **fingerprints: str) -> Record:
+    stages = list(made.stages)
+    stages[stage] = replace(stages[stage], fingerprints=stages[stage].fingerprints | fingerprints)
+    return replace(made, stages=stages)
+
+
+def test_fingerprints_count_where_configs_agree() -> None:
+    a, b = sweeps.record(loss="kl"), sweeps.record(loss="ce")
+    assert grade(a, _with(b, 2, model_in="x"), "loss") == Grade("not controlled", ("the model that entered pruning",))
+    assert grade(a, _with(b, 3, batches="x"), "loss") == Grade("not controlled", ("the recovery batches",))
+    assert grade(a, _with(b, 2, units="x"), "loss") == Grade("same-rule")
+    # after pruning, what enters recovery follows from the units
+    assert grade(a, _with(b, 3, model_in="x"), "loss") == Grade("same-units")
+
+
+def test_a_factor_may_move_the_batches_that_it_decides() -> None:
+    a, b = sweeps.record(lr=0.1), _with(sweeps.record(lr=0.2), 3, batches="x")
+    assert grade(a, b, "recovery") == Grade("same-units")
+    assert grade(a, b, "recovery.lr") == Grade("same-units")
+
+
+def _pairs(folder: Path, seeds: int = 3, questions: int = 500) -> np.ndarray:
+    """KL is right on every 5th question where CE is wrong, CE on every 20th; returns KL minus CE."""
+    number = np.arange(questions)
+    columns = []
+    for seed in range(seeds):
+        ce = (number + seed) % 3 == 0
+        kl = np.where(number % 5 == seed, True, np.where(number % 20 == 19 - seed, False, ce))
+        for loss, right in (("kl", kl), ("ce", ce)):
+            sweeps.save(sweeps.record(loss=loss, seed=seed, questions=questions), folder, right=right)
+        columns.append(kl.astype(float) - ce)
+    return np.stack(columns, axis=1)
+
+
+def test_the_difference_is_paired_and_told_in_a_sentence(tmp_path: Path) -> None:
+    expected = _pairs(tmp_path)
+    (found,), alone = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert alone == []
+    assert found.difference == pytest.approx(expected.mean())
+    assert found.by_seed == pytest.approx(tuple(expected.mean(axis=0)))
+    half = 1.96 * expected.mean(axis=1).std() / np.sqrt(500)
+    assert (found.low, found.high) == pytest.approx((expected.mean() - half, expected.mean() + half), abs=3e-3)
+    numbers = f"{100 * found.difference:+.1f} points [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    assert found.verdict == (
+        f"kl minus ce: {numbers} at 50 % of MLP neurons removed by L2 (500 questions x 3 seeds, same units)"
+    )
+    (turned,), _ = compare(collect([tmp_path]), "loss", "ce", "kl")
+    assert turned.difference == pytest.approx(-found.difference)
+
+
+def test_conditions_are_compared_apart(tmp_path: Path) -> None:
+    for schedule in ("one_shot", "iterative"):
+        for criterion in ("l2", "random"):
+            for sparsity in (0.3, 0.5):
+                for loss, value in (("kl", 0.6), ("ce", 0.5)):
+                    sweeps.save(
+                        sweeps.record(
+                            loss=loss, criterion=criterion, sparsity=sparsity, schedule=schedule, accuracy=value
+                        ),
+                        tmp_path,
+                    )
+    found, alone = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert alone == []
+    assert len(found) == 8 and {each.difference for each in found} == {0.1}
+    assert {(each.grade.name, each.about) for each in found} == {
+        ("same-units", ", schedule one_shot"),
+        ("same-rule", ", schedule iterative"),
+    }
+    by_criterion, _ = compare(collect([tmp_path]), "criterion", "random", "l2")
+    assert len(by_criterion) == 8
+    assert {each.grade.name for each in by_criterion} == {"same-rule"}
+    assert any(
+        "at 30 % of MLP neurons removed, loss KL, schedule one_shot" in each.verdict
+        or "at 30 % of MLP neurons removed, schedule one_shot, loss KL" in each.verdict
+        or "at 30 % of MLP neurons removed, loss KL" in each.verdict
+        for each in by_criterion
+    )
+
+
+def test_a_difference_that_is_not_controlled_is_attributed_to_nothing(tmp_path: Path) -> None:
+    sweeps.save(sweeps.record(loss="kl", accuracy=0.6, lr=0.1), tmp_path)
+    sweeps.save(sweeps.record(loss="ce", accuracy=0.5), tmp_path)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert found.grade == Grade("not controlled", ("recovery.lr",))
+    assert "not controlled" in found.verdict and "recovery.lr differ too" in found.verdict
+    assert "is not attributed to loss" in found.verdict
+
+
+def test_seeds_that_give_the_same_run_are_one_pair(tmp_path: Path) -> None:
+    for seed in range(3):
+        sweeps.save(sweeps.record(loss="none", criterion="l2", seed=seed, accuracy=0.5), tmp_path)
+        sweeps.save(sweeps.record(loss="none", criterion="l1", seed=seed, accuracy=0.4), tmp_path)
+    (found,), _ = compare(collect([tmp_path]), "criterion", "l2", "l1")
+    assert (found.seeds, found.distinct, len(found.by_seed)) == (3, 1, 1)
+    assert "3 seeds that give the same run" in found.verdict
+
+
+def test_runs_without_a_partner_are_named(tmp_path: Path) -> None:
+    _pairs(tmp_path, seeds=1)
+    lonely = sweeps.save(sweeps.record(loss="kl", seed=9), tmp_path)
+    _, alone = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert alone == [f"{lonely}: no partner that equals it in all but loss, left out"]
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    _pairs(tmp_path, seeds=1)
+    collection = collect([tmp_path])
+    with pytest.raises(AnalysisError, match="loss=nothing: no finished run has it; there are ce, kl"):
+        compare(collection, "loss", "nothing", "ce")
+    with pytest.raises(AnalysisError, match="--factor colour: no run has it"):
+        compare(collection, "colour", "a", "b")
+    with pytest.raises(AnalysisError, match="paired by seed"):
+        compare(collection, "seed", "0", "1")
+    with pytest.raises(AnalysisError, match="two different values"):
+        compare(collection, "loss", "kl", "kl")
+    (collection.runs[0].folder / PREDICTIONS).unlink()
+    with pytest.raises(AnalysisError, match=r"predictions.parquet: is missing"):
+        compare(collection, "loss", "kl", "ce")
+
+
+def test_different_questions_are_not_paired(tmp_path: Path) -> None:
+    sweeps.save(sweeps.record(loss="kl", questions=200), tmp_path)
+    sweeps.save(sweeps.record(loss="ce", questions=100), tmp_path)
+    with pytest.raises(AnalysisError, match="answered different questions"):
+        compare(collect([tmp_path]), "loss", "kl", "ce")
