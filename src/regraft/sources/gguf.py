@@ -15,7 +15,7 @@ from regraft.sources.base import Source, SourceError
 from regraft.sources.wheel import WheelMembers
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
     from regraft.cache import Cache
 
@@ -67,6 +67,7 @@ def dequantize(file: Path, folder: Path) -> None:
     # the bars of transformers cannot all be switched off
     with contextlib.redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        _split_digits(tokenizer, file)
         loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
         # a model that was loaded quantised refuses to be saved, hence a fresh one
         model = type(loaded)(_plain(loaded.config))
@@ -76,13 +77,26 @@ def dequantize(file: Path, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
 
 
+def _split_digits(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """Cut text at each digit where the file says so; transformers reads the vocabulary, but not how text is cut."""
+    from gguf import GGUFReader
+    from tokenizers import Tokenizer, pre_tokenizers
+
+    field = GGUFReader(file).get_field("tokenizer.ggml.pre")
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if field is not None and field.contents() == "smollm" and isinstance(backend, Tokenizer):
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+
+
 def _plain(config: PreTrainedConfig) -> PreTrainedConfig:
     """The config without traces of the file, and with the numbers that its single-precision values stand for."""
     import numpy
 
-    plain = {key: value for key, value in config.to_dict().items() if key != "quantization_config"}
+    traces = ("quantization_config", "_name_or_path", "_model_name_or_path")
+    plain = {key: value for key, value in config.to_dict().items() if key not in traces}
     for key, value in plain.items():
         if isinstance(value, float) and float(numpy.float32(value)) == value:
             plain[key] = float(str(numpy.float32(value)))
-    plain["_name_or_path"] = ""
     return type(config).from_dict(plain)
