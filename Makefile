@@ -1,0 +1,76 @@
+# `make` alone lists the targets. Everything is installed into .venv by the target that needs it.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+
+SWEEP ?= quickstart#    the folder under multirun/ that figures and report read
+ARGS ?=#                more arguments for regraft or pytest
+WORKERS ?= 2#           processes that share the tests
+study ?= short#         `study=full` asks for five seeds, all questions and iterative pruning: for a GPU
+
+SWEEP := $(strip $(SWEEP))
+WORKERS := $(strip $(WORKERS))
+study := $(strip $(study))
+STUDY := l2pft_vs_l2psd$(if $(filter full,$(study)),_full)
+ANALYSIS := $(BIN)/python -m analysis
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help sweep study figures report test test-slow check fix clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+sweep: $(VENV)/.installed ## train the tiny model, run the default sweep, print its table and figure
+	$(BIN)/regraft experiment=quickstart $(ARGS)
+	@$(MAKE) --no-print-directory figures SWEEP=quickstart
+
+study: $(VENV)/.installed ## CE against KL on CommonsenseQA with SmolLM2 (study=full ARGS="model=...": for a GPU)
+	$(BIN)/regraft experiment=$(STUDY) $(ARGS)
+	@$(MAKE) --no-print-directory figures SWEEP=$(STUDY)
+
+figures: $(VENV)/.installed ## table and figures of a sweep again (SWEEP=quickstart)
+	@$(ANALYSIS) collect multirun/$(SWEEP)
+	@$(ANALYSIS) table multirun/$(SWEEP)
+	@$(ANALYSIS) figures multirun/$(SWEEP)
+
+report: $(VENV)/.installed ## one Markdown page of a sweep (SWEEP=quickstart)
+	@$(ANALYSIS) figures multirun/$(SWEEP)
+	@{ printf '# %s\n\n![Accuracy against sparsity](figures/accuracy_vs_block_sparsity.png)\n\n' '$(SWEEP)' \
+	    && cat multirun/$(SWEEP)/figures/accuracy_vs_block_sparsity.txt && echo \
+	    && $(ANALYSIS) table --markdown multirun/$(SWEEP); } > multirun/$(SWEEP)/report.md.part
+	@mv multirun/$(SWEEP)/report.md.part multirun/$(SWEEP)/report.md
+	@echo "report: multirun/$(SWEEP)/report.md"
+
+test: $(VENV)/.installed-dev ## the tests that need neither minutes nor a GPU
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+test-slow: $(VENV)/.installed-dev ## the tests that take minutes or need an extra
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu and not slurm" $(ARGS)
+
+check: $(VENV)/.installed-dev ## lint, format and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+fix: $(VENV)/.installed-dev ## format, and mend what the linter can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove .venv and what tools leave; results in multirun/ stay
+	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find src analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No python3 is on the path: install Python 3.11 or later."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; name one with PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,dev]"
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,1 @@
+"""Weights & Biases: the only place that knows it."""
