@@ -2,8 +2,8 @@
 
 No table of model types. The decoder layers are the longest outermost list of like modules. In a layer, the feed-forward
 block is the module with one or two projections of one shape (units, hidden) and one back, (hidden, units); the
-attention is the module with a query, two like projections for keys and values and one back from the queries' width, or
-with all three fused into one projection.
+attention is the module that knows the size of its heads and has projections for queries, keys, values (or all three
+fused) and one back to the hidden size.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ _WANTED_MLP = (
     "same shape, and a projection (hidden, units) back; gate and up fused into one matrix, and experts, are not known"
 )
 _WANTED_ATTENTION = (
-    "one attention block: a module with projections q*, k*, v* and one back to the hidden size, or with one fused and "
-    "one back"
+    "one attention block: a module that knows its head_dim, with projections q*, k*, v* (or all three fused) and one "
+    "back to the hidden size"
 )
 
 
@@ -176,31 +176,28 @@ def _as_mlp(model: PreTrainedModel, module: nn.Module) -> MLP | None:
 
 
 def _as_attention(model: PreTrainedModel, module: nn.Module) -> Attention | None:
-    if _as_mlp(model, module) is not None:
+    # no shape tells the size of a head, and only it tells fused queries from a fused gate: the module must know it
+    head_dim: Any = getattr(module, "head_dim", None) or getattr(module, "head_size", None)
+    if not isinstance(head_dim, int):
         return None
-    linear = _linear_children(module)
-    hidden = _hidden_size(model)
-    head_dim = _head_dim(model, module)
+    linear, hidden = _linear_children(module), _hidden_size(model)
+    query = key = value = fused = None
     if len(linear) == 2:
-        (fused, output) = linear.values()
-        width = output.shape[1]
-        both = fused.shape[0] - width
-        if output.shape[0] != hidden or fused.shape[1] != hidden or both <= 0 or both % (2 * head_dim):
-            return None
-        query = key = value = None
-        key_value_heads = both // (2 * head_dim)
+        one, other = linear.values()
+        fused, output = (one, other) if one.shape[1] == hidden and one.shape[0] > other.shape[1] else (other, one)
+        widths = (fused.shape[0] - output.shape[1]) // 2
     elif len(linear) == 4:
         named = {letter: [name for name in linear if name.startswith(letter)] for letter in "qkv"}
-        if any(len(names) != 1 for names in named.values()):
+        if any(len(found) != 1 for found in named.values()):
             return None
-        query, key, value = (linear.pop(names[0]) for names in named.values())
+        query, key, value = (linear.pop(found[0]) for found in named.values())
         (output,) = linear.values()
-        width = output.shape[1]
-        if key.shape != value.shape or query.shape != (width, hidden) or output.shape[0] != hidden:
+        widths = key.shape[0]
+        if key.shape != value.shape or query.shape[0] != output.shape[1]:
             return None
-        fused = None
-        key_value_heads = key.shape[0] // head_dim
     else:
+        return None
+    if output.shape[0] != hidden or widths <= 0 or widths % head_dim:
         return None
     return Attention(
         query=query,
@@ -208,8 +205,8 @@ def _as_attention(model: PreTrainedModel, module: nn.Module) -> Attention | None
         value=value,
         fused=fused,
         output=output,
-        heads=width // head_dim,
-        key_value_heads=key_value_heads,
+        heads=output.shape[1] // head_dim,
+        key_value_heads=widths // head_dim,
         head_dim=head_dim,
     )
 
@@ -220,13 +217,6 @@ def _linear_children(module: nn.Module) -> dict[str, Projection]:
 
 def _hidden_size(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().hidden_size)
-
-
-def _head_dim(model: PreTrainedModel, module: nn.Module) -> int:
-    """Size of a head: no shape tells it, so the module or the config does."""
-    config = model.config.get_text_config()
-    own: Any = getattr(module, "head_dim", None) or getattr(config, "head_dim", None)
-    return int(own or config.hidden_size // config.num_attention_heads)
 
 
 def is_linear(module: nn.Module) -> bool:
