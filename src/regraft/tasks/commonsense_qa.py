@@ -44,7 +44,7 @@ class CommonsenseQA(MultipleChoice):
     path: str = DATASET
     """With `hub`: repository of the hub, or folder on this machine, with the official columns."""
     revision: str | None = None
-    """With `hub`: branch, tag or commit; null takes the newest."""
+    """With `hub`: branch, tag or commit; null takes the newest, and results made with an older one stay in use."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,10 @@ class CommonsenseQA(MultipleChoice):
         require(from_hub or self.revision is None, "revision", self.revision, "null with source=wheel")
 
     def source_identity(self) -> dict[str, Any]:
-        return {"source": WHEEL.identity() if self.source == "wheel" else "hub"}
+        if self.source == "wheel":
+            return {"source": WHEEL.identity()}
+        files = sorted(file for file in Path(self.path).rglob("*.parquet") if file.is_file())
+        return {"source": {"hub": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]}}
 
     def read(self, cache: Cache) -> tuple[list[LabelledQuestion], list[LabelledQuestion]]:
         if self.source == "hub":
