@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Axis = Literal["target", "block", "model"]
 
-COLUMN_WIDTH, TEXT_WIDTH, PANEL_HEIGHT = 3.4, 6.8, 2.6
+COLUMN_WIDTH, TEXT_WIDTH, PANEL_HEIGHT = 3.4, 6.8, 2.4
 """Inches: one column and both columns of a two-column page, and a panel with its labels."""
 SHIFT = 0.03
 """Share of the x-range over which the lines at one sparsity are spread."""
@@ -106,7 +106,7 @@ def accuracy_vs_sparsity(collection: Collection, folder: Path, axis: Axis = "blo
         columns = len(panels) if len(panels) <= 3 else 2
         rows = -(-len(panels) // columns)
         width = COLUMN_WIDTH if columns == 1 else TEXT_WIDTH
-        figure = Figure(figsize=(width, PANEL_HEIGHT * rows + 0.35), layout="constrained")
+        figure = Figure(figsize=(width, PANEL_HEIGHT * rows), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         handles: dict[str, Artist] = {}
         step = SHIFT * float(np.ptp(100 * table[f"{axis}_sparsity"])) / max(1, len(styles) - 1)
@@ -132,11 +132,13 @@ def accuracy_vs_sparsity(collection: Collection, folder: Path, axis: Axis = "blo
             # the panel above is now the lowest of its column
             grid[len(panels) - columns].tick_params(labelbottom=True)
         figure.supxlabel(axis_label(axis, set(table["structure"])), fontsize=8)
-        figure.supylabel("Accuracy on test questions (%)", fontsize=8)
+        for axes in grid[::columns]:
+            axes.set_ylabel("Accuracy on test questions (%)")
         keys = [key for key in handles if key not in ("dense", "chance")]
         keys.sort(key=[names.label(lines, line) for line in styles].index)
         keys += [key for key in ("dense", "chance") if key in handles]
-        _legend(figure, [(handles[key], key) for key in keys])
+        height = _legend(figure, [(handles[key], key) for key in keys])
+        figure.set_figheight(PANEL_HEIGHT * rows + height)
         caption = _caption(table, summary, chances, axis, by_seed)
         files = _save(figure, folder, f"accuracy_vs_{axis}_sparsity", summary, table, caption)
     return Drawn(files=files, caption=caption, gaps=tuple(gaps))
@@ -163,7 +165,8 @@ def _draw(
     x, y = 100 * mean[f"{axis}_sparsity"] + shift, 100 * mean["mean"]
     has_interval = mean["over"] == ("seeds" if by_seed else "questions")
     low, high = (100 * mean[end].clip(0, 1)[has_interval] for end in ("low", "high"))
-    around = [y[has_interval] - low, high - y[has_interval]]
+    # the interval of a share of 1 may end a rounding error below it
+    around = [(y[has_interval] - low).clip(0), (high - y[has_interval]).clip(0)]
     axes.errorbar(
         x[has_interval], y[has_interval], yerr=around, fmt="none", ecolor=colour, elinewidth=0.9, capsize=1.8, zorder=3
     )
@@ -199,12 +202,16 @@ def _limits(summary: pandas.DataFrame, table: pandas.DataFrame, chances: object,
 
 def _title(facets: list[str], facet: tuple[object, ...]) -> str:
     told = [f"criterion {names.value('criterion', facet[0])}"]
-    told += [f"{column} {value}" for column, value in zip(facets[1:], facet[1:], strict=True) if str(value)]
+    told += [
+        f"{column} {names.value(column, value)}"
+        for column, value in zip(facets[1:], facet[1:], strict=True)
+        if str(value)
+    ]
     return ", ".join(told)
 
 
-def _legend(figure: Figure, entries: list[tuple[Artist, str]]) -> None:
-    """A legend above the panels, in as few rows as fit the width."""
+def _legend(figure: Figure, entries: list[tuple[Artist, str]]) -> float:
+    """A legend above the panels, in as few rows as fit the width; its height in inches."""
     handles, labels = zip(*entries, strict=True)
     for columns in range(len(entries), 0, -1):
         legend = figure.legend(
@@ -217,9 +224,11 @@ def _legend(figure: Figure, entries: list[tuple[Artist, str]]) -> None:
             columnspacing=1.2,
             handlelength=2.4,
         )
-        if columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
-            return
+        extent = legend.get_window_extent()
+        if columns == 1 or extent.width <= figure.bbox.width:
+            break
         legend.remove()
+    return float(extent.height / figure.dpi)
 
 
 def _caption(

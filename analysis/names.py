@@ -6,12 +6,13 @@ import math
 
 LOSSES = {"none": "none", "ce": "CE", "kl": "KL", "ce_kl": "CE + KL", "pseudo_label": "pseudo-label CE"}
 CRITERIA = {"l1": "L1", "l2": "L2", "random": "random"}
+SCHEDULES = {"one_shot": "one-shot"}
 COLUMNS = {"train_size": "recovery questions"}
 
 
 def value(column: str, choice: object) -> str:
     """A choice as a reader knows it; one that is not known here keeps its name."""
-    known = {"loss": LOSSES, "criterion": CRITERIA}.get(column, {})
+    known = {"loss": LOSSES, "criterion": CRITERIA, "schedule": SCHEDULES}.get(column, {})
     return known.get(str(choice), str(choice))
 
 

@@ -121,18 +121,17 @@ def test_conditions_are_compared_apart(tmp_path: Path) -> None:
     assert alone == []
     assert len(found) == 8 and {each.difference for each in found} == {0.1}
     assert {(each.grade.name, each.about) for each in found} == {
-        ("same-units", ", schedule one_shot"),
+        ("same-units", ", schedule one-shot"),
         ("same-rule", ", schedule iterative"),
     }
     by_criterion, _ = compare(collect([tmp_path]), "criterion", "random", "l2")
     assert len(by_criterion) == 8
     assert {each.grade.name for each in by_criterion} == {"same-rule"}
-    assert any(
-        "at 30 % of MLP neurons removed, loss KL, schedule one_shot" in each.verdict
-        or "at 30 % of MLP neurons removed, schedule one_shot, loss KL" in each.verdict
-        or "at 30 % of MLP neurons removed, loss KL" in each.verdict
-        for each in by_criterion
-    )
+    assert by_criterion[0].verdict.startswith("random minus l2: ")
+    assert {each.about for each in by_criterion} == {
+        f", loss {loss}, schedule {schedule}" for loss in ("CE", "KL") for schedule in ("one-shot", "iterative")
+    }
+    assert " at 30 % of MLP neurons removed, loss CE, schedule iterative (" in by_criterion[0].verdict
 
 
 def test_a_difference_that_is_not_controlled_is_attributed_to_nothing(tmp_path: Path) -> None:

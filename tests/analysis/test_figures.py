@@ -54,7 +54,7 @@ def test_what_is_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
     assert [text.get_text() for text in legend.get_texts()] == ["none", "CE", "KL", "dense", "chance"]
     assert [axes.get_title() for axes in figure.axes] == ["criterion L2", "criterion random"]
     assert figure.get_supxlabel() == "Share of all parameters removed (%)"
-    assert figure.get_supylabel() == "Accuracy on test questions (%)"
+    assert figure.axes[0].get_ylabel() == "Accuracy on test questions (%)"
     data = pandas.read_csv(tmp_path / "figures" / "accuracy_vs_model_sparsity.csv")
     assert len(data) == 2 * 3 * 3
     for axes, criterion in zip(figure.axes, ("l2", "random"), strict=True):
@@ -80,11 +80,15 @@ def test_all_text_lies_inside_and_is_large_enough(tmp_path: Path, drawn: list[Fi
         frame = figure.bbox
         texts = [*figure.texts, *figure.legends[0].get_texts(), figure.legends[0].get_title()]
         for axes in figure.axes:
-            texts += [axes.title, *axes.get_xticklabels(), *axes.get_yticklabels()]
+            texts += [axes.title, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]
         shown = [text for text in texts if text.get_visible() and text.get_text()]
         assert min(text.get_fontsize() for text in shown) >= 7
         legend = figure.legends[0].get_window_extent()
         assert frame.x0 <= legend.x0 and legend.x1 <= frame.x1 and legend.y1 <= frame.y1
+        for text in shown:
+            box = text.get_window_extent()
+            assert box.x0 > frame.x0 - 1 and box.x1 < frame.x1 + 1, text
+            assert box.y0 > frame.y0 - 1 and box.y1 < frame.y1 + 1, text
         for axes in figure.axes:
             assert not legend.overlaps(axes.get_tightbbox())
 
@@ -94,6 +98,15 @@ def test_one_seed_gets_bars_over_questions_and_says_so(tmp_path: Path) -> None:
     caption = accuracy_vs_sparsity(collect([study]), tmp_path / "figures").caption
     assert "intervals over the questions (Wilson); nothing is known of the spread over seeds" in caption
     assert "over seeds (t" not in caption
+
+
+def test_all_right_and_all_wrong_are_drawn(tmp_path: Path) -> None:
+    for loss, value in (("kl", 1.0), ("ce", 0.0)):
+        for questions in (7, 1221):
+            study = tmp_path / str(questions)
+            sweeps.save(sweeps.record(loss=loss, accuracy=value, questions=questions), study)
+    for questions in (7, 1221):
+        assert accuracy_vs_sparsity(collect([tmp_path / str(questions)]), tmp_path / "figures").gaps == ()
 
 
 def test_without_predictions_the_chance_line_is_missing_and_told(tmp_path: Path) -> None:
