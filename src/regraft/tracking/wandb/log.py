@@ -74,6 +74,8 @@ class Wandb(Tracker):
             if self.mode == "offline":
                 raise
             log.warning("W&B cannot be reached (%s); this run is written offline, `wandb sync` sends it later.", error)
+            # W&B's service still holds the id of the attempt and would refuse it to a second one
+            wandb.teardown()
             return WandbLog(self._open(run, "offline"), self.log_every)
 
     def _open(self, run: RunInfo, mode: Literal["offline", "online"]) -> wandb.Run:
