@@ -61,12 +61,17 @@ class TinyOlmo2(Model):
     """Attention heads of each layer."""
     num_key_value_heads: int = 4
     """Heads of keys and values of each layer; divides the attention heads."""
-    steps: int = 1200
+    steps: int = 1100
     """Optimizer steps of the training."""
     batch_size: int = 64
     """Texts a step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     """Peak learning rate of AdamW; linear warm-up over 50 steps, then linear to 0."""
+    slow_share: float = 0.1
+    """Learning rate of attention and embeddings, as a share of `learning_rate`, in (0, 1].
+
+    Small, so that what the model knows settles in the MLP blocks: they are what is pruned.
+    """
     weight_decay: float = 0.1
     """Weight decay of all matrices."""
     seed: int = 0
@@ -93,6 +98,7 @@ class TinyOlmo2(Model):
             f"a divisor of num_attention_heads={self.num_attention_heads}",
         )
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "greater than 0")
+        require(0 < self.slow_share <= 1, "slow_share", self.slow_share, "in (0, 1]")
         require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
         require(self.seed >= 0, "seed", self.seed, "at least 0")
 
@@ -214,10 +220,16 @@ class TinyOlmo2(Model):
             )
         )
         model.train()
-        matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-        vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+        named = list(model.named_parameters())
+        neurons = [weight for name, weight in named if weight.dim() > 1 and ".mlp." in name]
+        others = [weight for name, weight in named if weight.dim() > 1 and ".mlp." not in name]
+        vectors = [weight for _, weight in named if weight.dim() == 1]
         optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": self.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            [
+                {"params": neurons, "weight_decay": self.weight_decay},
+                {"params": others, "weight_decay": self.weight_decay, "lr": self.learning_rate * self.slow_share},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
             lr=self.learning_rate,
             betas=(0.9, 0.98),
         )
@@ -231,8 +243,8 @@ class TinyOlmo2(Model):
             targets, role = input_ids[:, 1:].flatten(), role[:, 1:].flatten()
             every = cross_entropy(logits, targets.masked_fill(role == 0, IGNORED))
             answers = cross_entropy(logits, targets.masked_fill(role != 2, IGNORED))
-            # The answers count twice: most tokens are of questions, whose words carry no fact.
-            loss = every + answers
+            # Most tokens are of questions, whose words carry no fact: so the answers count by themselves.
+            loss = answers + every / 2
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
