@@ -106,6 +106,14 @@ def test_experts_are_refused() -> None:
         mlp_blocks(other("mixtral", **experts))
 
 
+def test_a_longer_list_inside_a_layer_is_not_taken_for_the_layers() -> None:
+    model = tiny_model("llama")
+    for layer in model.model.layers:  # type: ignore[union-attr]
+        layer.adapters = nn.ModuleList(nn.Linear(HIDDEN, HIDDEN) for _ in range(2 * LAYERS))
+    assert decoder_layers(model) == list(model.model.layers)  # type: ignore[union-attr]
+    assert [block.units for block in mlp_blocks(model)] == [INTERMEDIATE] * LAYERS
+
+
 def test_a_model_without_layers_is_refused() -> None:
     model = tiny_model("llama")
     model.model.layers = nn.Sequential(*model.model.layers)  # type: ignore[union-attr]
