@@ -30,7 +30,7 @@ def task(composed: DictConfig) -> None:
     Raises:
         RunFailed: The run failed. Raised afresh, so that no traceback keeps a model in memory.
     """
-    settings = HydraConfig.get()
+    settings: DictConfig = HydraConfig.get()  # type: ignore[assignment]
     config = typed(composed, settings)
     folder = Path(settings.runtime.output_dir)
     if is_finished(folder):

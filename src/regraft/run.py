@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas
 import torch
+import transformers
 
 from regraft.cache import Cache
 from regraft.config.schema import RunConfig
@@ -51,6 +52,8 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         The record, whose status says whether the run finished. A failed run leaves its record too.
     """
     torch.set_num_threads(config.runtime.threads)
+    # a bar for every checkpoint that is read would drown the training's own
+    transformers.utils.logging.disable_progress_bar()
     device = torch.device(_device(config.runtime.device))
     cache = Cache(config.runtime.cache)
     record = Record(
@@ -200,7 +203,7 @@ def _save_tables(folder: Path, outcomes: list[tuple[PlannedStage, Outcome]]) -> 
 def _track(stage: PlannedStage, outcome: Outcome, log: RunLog) -> None:
     if outcome.reused and TRAINING in outcome.tables:
         for line in outcome.tables[TRAINING].to_dict("records"):
-            recover.track(line, outcome.details["first_step"], log)
+            recover.track({str(name): float(value) for name, value in line.items()}, outcome.details["first_step"], log)
     if outcome.metrics:
         numbers = {f"{metric.split}/{metric.metric}".strip("/"): metric.value for metric in outcome.metrics}
         log.log({"sparsity": stage.target_sparsity} | numbers)

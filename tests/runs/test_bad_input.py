@@ -26,7 +26,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "message"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("arguments", "message"), CASES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_the_config_decides_at_once_and_writes_nothing(regraft, tmp_path: Path, arguments, message) -> None:
     result = regraft(*arguments)
     assert result.returncode != 0

@@ -36,7 +36,11 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
         accuracy = (last.gold == last.predicted).mean()
         assert accuracy == pytest.approx(_value(record, "accuracy"))
         assert (folder / "training.parquet").exists() == (record.choices["loss"] != "none")
-    assert 0.45 < _value(by["none", 0.5], "block_sparsity") < 0.55 if "block_sparsity" in _metrics(by["none", 0.5]) else True
+    assert (
+        0.45 < _value(by["none", 0.5], "block_sparsity") < 0.55
+        if "block_sparsity" in _metrics(by["none", 0.5])
+        else True
+    )
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     again = regraft(*sweep)
     assert again.returncode == 0 and "6 runs, 0 to do" in again.stdout
@@ -55,7 +59,9 @@ def test_a_run_alone_equals_the_same_run_in_a_sweep(regraft: Regraft, tmp_path: 
 
 
 def test_a_failing_run_leaves_its_record_and_the_others_run(regraft: Regraft, tmp_path: Path) -> None:
-    result = regraft("-m", "loss=none,ce", "recovery.learning_rate=1e30", "recovery.max_grad_norm=null", "sweep=bad", *BRIEF)
+    result = regraft(
+        "-m", "loss=none,ce", "recovery.learning_rate=1e30", "recovery.max_grad_norm=null", "sweep=bad", *BRIEF
+    )
     assert result.returncode == 1
     assert "1 of 2 runs failed" in result.stderr and "training diverged" in result.stderr
     status = {record.choices["loss"]: record for record in records(tmp_path / "multirun" / "bad")}

@@ -10,7 +10,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from regraft.config.ranges import ConfigError
 from regraft.records import is_finished
@@ -29,7 +29,7 @@ class ResumeSweeper(BasicSweeper):
         params: Keys and values to sweep, as on the command line; the command line comes first.
     """
 
-    def __init__(self, max_batch_size: int | None, params: DictConfig | None = None) -> None:
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
         super().__init__(max_batch_size, params)
 
     def sweep(self, arguments: list[str]) -> Any:

@@ -83,9 +83,9 @@ class Trainer:
         self.step = 0
         self.examples = 0
         self.stored_dtype = student.model.dtype
-        self.model: PreTrainedModel = student.model.float()  # type: ignore[assignment]
+        self.model: PreTrainedModel = student.model.float()
         self.optimizer = torch.optim.AdamW(
-            _groups(self.model, training.weight_decay), lr=training.learning_rate, betas=training.betas
+            _groups(self.model, training.weight_decay), lr=training.learning_rate, betas=training.betas, fused=True
         )
         name = "constant_with_warmup" if training.decay == "constant" else training.decay
         self.rates = get_scheduler(
@@ -116,7 +116,9 @@ class Trainer:
                 bar.update()
         if last == self.steps:
             self.model.eval()
-            self.model.to(self.stored_dtype)  # type: ignore[call-overload]
+            # parameters only: buffers, such as the frequencies of rotary embeddings, stay in float32
+            for parameter in self.model.parameters():
+                parameter.data = parameter.data.to(self.stored_dtype)
 
     def state(self) -> TrainingState:
         """A copy of weights, optimizer and course of the learning rate."""

@@ -76,16 +76,12 @@ def _predictions(split: str, questions: Sequence[LabelledQuestion], scores: nump
             "id": [question.id for question in questions],
             "gold": [question.answer for question in questions],
             "predicted": scores.argmax(axis=1),
-            "scores": [
-                row[: len(question.choices)].tolist() for row, question in zip(scores, questions, strict=True)
-            ],
+            "scores": [row[: len(question.choices)].tolist() for row, question in zip(scores, questions, strict=True)],
         }
     )
 
 
-def _dense_scores(
-    split: str, scores: numpy.ndarray, stage: PlannedStage, context: Context
-) -> numpy.ndarray:
+def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, context: Context) -> numpy.ndarray:
     """What the dense model said to the same questions: this very model, or kept in the cache."""
     assert context.dense is not None
     if stage.model_before == context.dense.key:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -39,27 +38,22 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
 
 
 def _fine_tune(folder: Path, preparation: FineTune, context: Context) -> None:
-    """Train the loaded model and save it. Made once and shared, so it may use every core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(threads, len(os.sched_getaffinity(0))))
-    try:
-        model = context.place(context.config.model.load(context.cache))
-        encoded = context.encode(model, context.splits.preparation)
-        training = preparation.training
-        steps = training.total_steps(len(encoded))
-        batches = Questions(
-            encoded=encoded,
-            loss=preparation.loss,
-            batch_size=training.batch_size,
-            accumulation=training.accumulation,
-            pad_token_id=model.pad_token_id,
-            seed=preparation.seed,
-            first=0,
-            steps=steps,
-        )
-        torch.manual_seed(preparation.seed)
-        progress = "prepare" if context.config.runtime.progress else None
-        Trainer(model, batches, preparation.loss, training, steps, progress=progress).run()
-        export.save(model, folder / "model")
-    finally:
-        torch.set_num_threads(threads)
+    """Train the loaded model and save it."""
+    model = context.place(context.config.model.load(context.cache))
+    encoded = context.encode(model, context.splits.preparation)
+    training = preparation.training
+    steps = training.total_steps(len(encoded))
+    batches = Questions(
+        encoded=encoded,
+        loss=preparation.loss,
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        pad_token_id=model.pad_token_id,
+        seed=preparation.seed,
+        first=0,
+        steps=steps,
+    )
+    torch.manual_seed(preparation.seed)
+    progress = "prepare" if context.config.runtime.progress else None
+    Trainer(model, batches, preparation.loss, training, steps, progress=progress).run()
+    export.save(model, folder / "model")

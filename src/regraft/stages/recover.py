@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas
 import torch
 
-from regraft.interfaces import LanguageModel, RunLog
+from regraft.interfaces import AnyQuestion, LabelledQuestion, LanguageModel, RunLog
 from regraft.records import TRAINING
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
@@ -24,9 +26,9 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     config = context.config
     loss, training = config.loss, config.recovery
     entered = weights(model.model)
-    questions = context.splits.recovery
+    questions: Sequence[AnyQuestion] = context.splits.recovery
     if "labels" not in loss.needs:
-        questions = tuple(getattr(question, "unlabelled", question) for question in questions)
+        questions = [q.unlabelled if isinstance(q, LabelledQuestion) else q for q in questions]
     total = training.total_steps(len(questions))
     first, last = round(total * stage.first_share), round(total * stage.last_share)
     batches = Questions(

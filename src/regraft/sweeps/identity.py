@@ -14,12 +14,11 @@ from regraft.stages.plan import run_id
 
 def resolved(composed: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     """The task's part of a composed config as plain data, interpolations resolved."""
-    own = OmegaConf.masked_copy(composed, [key for key in composed if key not in ("hydra", "experiment")])
-    plain = OmegaConf.to_container(own, resolve=True)
-    assert isinstance(plain, dict)
-    if plain["evaluate"] is not None:
-        return as_its_run(plain, hydra.overrides.task)
-    return {str(key): value for key, value in plain.items()}
+    own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key not in ("hydra", "experiment")])
+    container = OmegaConf.to_container(own, resolve=True)
+    assert isinstance(container, dict)
+    plain = {str(key): value for key, value in container.items()}
+    return plain if plain["evaluate"] is None else as_its_run(plain, hydra.overrides.task)
 
 
 def user_folders(hydra: DictConfig) -> tuple[Path, ...]:

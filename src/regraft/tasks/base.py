@@ -61,7 +61,8 @@ class MultipleChoice(Task):
 
     def load(self, cache: Cache) -> Splits:
         train, test = self.read(cache)
-        dealt = sorted(train, key=lambda question: hashlib.sha256(question.id.encode()).digest())
+        questions: list[AnyQuestion] = list(train)
+        dealt = sorted(questions, key=lambda question: hashlib.sha256(question.id.encode()).digest())
         labelled = tuple(question for question in dealt if isinstance(question, LabelledQuestion))
         selection = labelled[: self.selection_size]
         taken = {question.id for question in selection}

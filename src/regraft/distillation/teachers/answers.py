@@ -39,4 +39,4 @@ def answers_of(teacher: LanguageModel, student: LanguageModel, name: str) -> Cal
 def _vocabulary(model: PreTrainedModel) -> int:
     head = model.get_output_embeddings()
     assert head is not None
-    return int(head.weight.shape[0])  # type: ignore[union-attr,arg-type]
+    return int(head.weight.shape[0])
