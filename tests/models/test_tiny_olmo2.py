@@ -134,7 +134,7 @@ def test_training_learns(quick: LanguageModel, cache: Cache) -> None:
     task = Facts(world=SMALL, test_relations=1)
     questions = tuple(SMALL.ask(fact, 0) for fact in SMALL.facts)
     answers = torch.tensor([question.answer for question in questions])
-    longer = replace(QUICK, steps=150, learning_rate=5e-3, true_share=1.0).load(cache)
+    longer = replace(QUICK, steps=150, learning_rate=5e-3, slow_share=1.0, true_share=1.0).load(cache)
     before = choice_log_likelihoods(quick, task, questions).argmax(-1) == answers
     after = choice_log_likelihoods(longer, task, questions).argmax(-1) == answers
     assert after.float().mean() >= 0.7 > before.float().mean()

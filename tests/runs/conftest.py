@@ -12,7 +12,7 @@ import pytest
 
 from regraft.records import Record
 
-BRIEF = ("model.steps=12", "task.train_size=64", "recovery.epochs=1", "tracker=none", "runtime.progress=false")
+BRIEF = ("model.steps=12", "task.train_size=64", "recovery.steps=4", "tracker=none", "runtime.progress=false")
 """Overrides that make a run short: what it learns does not matter here."""
 
 Regraft = Callable[..., subprocess.CompletedProcess[str]]

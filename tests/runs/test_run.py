@@ -36,11 +36,8 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
         accuracy = (last.gold == last.predicted).mean()
         assert accuracy == pytest.approx(_value(record, "accuracy"))
         assert (folder / "training.parquet").exists() == (record.choices["loss"] != "none")
-    assert (
-        0.45 < _value(by["none", 0.5], "block_sparsity") < 0.55
-        if "block_sparsity" in _metrics(by["none", 0.5])
-        else True
-    )
+    assert {row.block_sparsity for row in by["none", 0.5].rows if row.stage_index == 4} == {0.5}
+    assert _value(by["kl", 0.5], "parameters") < _value(by["kl", 0], "parameters")
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     again = regraft(*sweep)
     assert again.returncode == 0 and "6 runs, 0 to do" in again.stdout
@@ -60,13 +57,13 @@ def test_a_run_alone_equals_the_same_run_in_a_sweep(regraft: Regraft, tmp_path: 
 
 def test_a_failing_run_leaves_its_record_and_the_others_run(regraft: Regraft, tmp_path: Path) -> None:
     result = regraft(
-        "-m", "loss=none,ce", "recovery.learning_rate=1e30", "recovery.max_grad_norm=null", "sweep=bad", *BRIEF
+        "-m", "loss=none,ce", "recovery.learning_rate=1e30", "sweep=bad", *BRIEF
     )
     assert result.returncode == 1
-    assert "1 of 2 runs failed" in result.stderr and "training diverged" in result.stderr
+    assert "1 of 2 runs failed" in result.stderr and "diverged" in result.stderr
     status = {record.choices["loss"]: record for record in records(tmp_path / "multirun" / "bad")}
     assert status["none"].status == "finished" and status["ce"].status == "failed"
-    assert "TrainingDiverged" in (status["ce"].error or "")
+    assert "Traceback" in (status["ce"].error or "")
 
 
 def test_a_sparsity_that_empties_a_layer_says_so(regraft: Regraft, tmp_path: Path) -> None:
@@ -141,10 +138,6 @@ def test_no_disk_space_is_said(regraft: Regraft, tmp_path: Path) -> None:
     result = regraft("loss=none", *BRIEF)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
-
-
-def _metrics(record: object) -> set[str]:
-    return {row.metric for row in record.rows}  # type: ignore[attr-defined]
 
 
 def _value(record: object, metric: str) -> float:

@@ -32,6 +32,11 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         scores = evaluation.scores(model, encoded)
         seconds = time.perf_counter() - started
         decides = scores[evaluation.normalisation]
+        if numpy.isnan(decides).any():
+            raise ValueError(
+                f"the model's scores on {split} are not numbers: its weights are broken, most likely by a recovery that "
+                f"diverged in its last step. Lower recovery.learning_rate ({context.config.recovery.learning_rate})."
+            )
         gold = numpy.array([question.answer for question in questions])
         found = {"accuracy": metrics.accuracy(decides, gold)}
         found |= {f"accuracy_{name}": metrics.accuracy(by, gold) for name, by in scores.items()}

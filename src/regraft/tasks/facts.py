@@ -159,7 +159,7 @@ class World(Component):
         last = [syllable + coda for syllable in first for coda in CODAS]
         return (
             tuple(syllable.capitalize() for syllable in draw.sample(first, min(length, len(first)))),
-            tuple(draw.sample(last, length)),
+            tuple(draw.sample(last, min(length, len(last)))),
         )
 
     @cached_property
