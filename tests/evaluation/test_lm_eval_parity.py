@@ -1,25 +1,36 @@
-"""Log-likelihoods of SmolLM2-135M on CommonsenseQA are those of lm-evaluation-harness."""
+"""Log-likelihoods of the study's prepared model on CommonsenseQA are those of lm-evaluation-harness."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy
 import pytest
-import yaml
+import torch
+from hydra import compose, initialize_config_dir
 
+from regraft.__main__ import conf
 from regraft.cache import Cache
-from regraft.config.components import Allowed, build
 from regraft.evaluation.likelihood import score_questions
+from regraft.stages import prepare
+from regraft.stages.context import Context
+from regraft.stages.plan import plan
+from regraft.sweeps.identity import register, typed
 from regraft.tasks.encoding import encode_all
+from regraft.tracking.none import Silent
 
-CONF = Path(__file__).parents[2] / "conf"
 QUESTIONS = 100
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # the harness and what it imports do warn
 
 
-def component(group, choice):
-    return build(yaml.safe_load((CONF / group / f"{choice}.yaml").read_text(encoding="utf-8")), group, Allowed())
+@pytest.fixture(scope="module")
+def prepared():
+    """The study's config and its dense model, fine-tuned on CommonsenseQA (minutes, once a cache)."""
+    register()
+    with initialize_config_dir(str(conf()), version_base="1.3"):
+        composed = compose("config", ["experiment=l2pft_vs_l2psd"], return_hydra_config=True)
+    config = typed(composed, composed.hydra)
+    context = Context(config=config, cache=Cache(), device=torch.device("cpu"), log=Silent())
+    return config, prepare.dense(plan(config)[0], context).read()
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +51,10 @@ def harness():
 
 
 @pytest.mark.parametrize("scoring", ["cloze", "letter"])
-def test_every_choice_scores_as_in_lm_evaluation_harness(harness, scoring, record_property):
-    cache = Cache()
-    language_model = component("model", "smollm2_135m").load(cache)
-    language_model.model.float()
-    task = replace(component("task", "commonsense_qa"), scoring=scoring)
-    questions = task.load(cache).test[:QUESTIONS]
+def test_every_choice_scores_as_in_lm_evaluation_harness(harness, prepared, scoring, record_property):
+    config, language_model = prepared
+    task = replace(config.task, scoring=scoring)
+    questions = task.load(Cache()).test[:QUESTIONS]
     prompts = [task.prompt(question) for question in questions]
     expected = harness(language_model, [(context, choice) for context, choices in prompts for choice in choices])
 

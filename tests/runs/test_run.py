@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas
 import pytest
 from conftest import BRIEF, Regraft, numbers, records
+
+from analysis.comparison import grade
 
 STRANGER = Path(__file__).parents[1] / "stranger"
 
@@ -28,6 +31,7 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
             stage.fingerprints.get(name) for stage in kl.stages[:3]
         ]
     assert ce.stages[3].fingerprints == kl.stages[3].fingerprints  # same pruned weights, same questions in order
+    assert grade(ce, kl, "loss").name == "same-units"
     assert numbers(ce) != numbers(kl) != numbers(by["none", 0.5])
     for record in found:
         folder = tmp_path / "multirun" / "mine" / record.run_id
@@ -56,9 +60,7 @@ def test_a_run_alone_equals_the_same_run_in_a_sweep(regraft: Regraft, tmp_path: 
 
 
 def test_a_failing_run_leaves_its_record_and_the_others_run(regraft: Regraft, tmp_path: Path) -> None:
-    result = regraft(
-        "-m", "loss=none,ce", "recovery.learning_rate=1e30", "sweep=bad", *BRIEF
-    )
+    result = regraft("-m", "loss=none,ce", "recovery.learning_rate=1e30", "sweep=bad", *BRIEF)
     assert result.returncode == 1
     assert "1 of 2 runs failed" in result.stderr and "diverged" in result.stderr
     status = {record.choices["loss"]: record for record in records(tmp_path / "multirun" / "bad")}
@@ -130,14 +132,25 @@ def test_a_strangers_criterion_loss_and_task_run_without_an_edit(regraft: Regraf
     assert _value(record, "accuracy") >= 0
 
 
-def test_no_disk_space_is_said(regraft: Regraft, tmp_path: Path) -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("no device that is always full")
-    (tmp_path / "multirun").symlink_to(full)
-    result = regraft("loss=none", *BRIEF)
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", folder], capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_no_space_in_the_cache_is_said_and_nothing_stays(regraft: Regraft, tmp_path: Path, small_disk: Path) -> None:
+    result = regraft("loss=none", f"runtime.cache={small_disk}", "sweep=full", *BRIEF)
     assert result.returncode == 1
+    assert "No space left on device" in result.stderr and str(small_disk) in result.stderr
     assert "Traceback" not in result.stderr
+    assert not [path for path in small_disk.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    (record,) = records(tmp_path / "multirun" / "full")
+    assert record.status == "failed"
 
 
 def _value(record: object, metric: str) -> float:
