@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -107,11 +106,12 @@ class Record:
     def save(self, folder: Path) -> None:
         """Write `record.json` into `folder`: aside, synced to disk, then renamed."""
         plain = _finite(asdict(self))
-        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".record", delete=False, encoding="utf-8") as file:
+        aside = Path(folder) / f".{RECORD}.{os.getpid()}"
+        with aside.open("w", encoding="utf-8") as file:
             json.dump(plain, file, indent=1, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(file.name, folder / RECORD)
+        os.replace(aside, Path(folder) / RECORD)
 
     @classmethod
     def load(cls, folder: Path) -> Record:

@@ -78,7 +78,7 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
     )
     try:
         with config.tracker.start(info) as tracked:
-            context = Context(config=config, cache=cache, device=device, log=tracked)
+            context = Context(config=config, cache=cache, device=device, log=tracked, name=info.name)
             outcomes, model = walk(context)
             stages = [_stage_record(stage, outcome) for stage, outcome in outcomes]
             rows = [row for stage, outcome in outcomes for row in _rows(stage, outcome)]
@@ -112,7 +112,8 @@ def walk(context: Context) -> tuple[list[tuple[PlannedStage, Outcome]], Lineage]
         outcome, model = perform(stage, model, context)
         outcomes.append((stage, outcome))
         _track(stage, outcome, context.log)
-        log.info("%s", _told(stage, outcome))
+        if stage.name in ORIGINS or stage.model_after != stage.model_before or outcome.metrics:
+            log.info("%s: %s", context.name, _told(stage, outcome))
     return outcomes, model
 
 
@@ -125,8 +126,11 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
     made: list[LanguageModel] = []
 
     def make(folder: Path) -> None:
-        model = before.take() if changes else before.read()
+        if stage.name not in ORIGINS:
+            # to make the model that enters is no work of this stage, unless that is what the stage is for
+            before.read()
         started = time.perf_counter()
+        model = before.take() if changes else before.read()
         outcome = work(stage, model, context)
         replace(outcome, seconds=time.perf_counter() - started).save(folder)
         made.append(model)
@@ -211,7 +215,7 @@ def _track(stage: PlannedStage, outcome: Outcome, log: RunLog) -> None:
 
 def _told(stage: PlannedStage, outcome: Outcome) -> str:
     accuracy = [metric for metric in outcome.metrics if (metric.metric, metric.split) == ("accuracy", "test")]
-    text = f"{stage.index} {stage.name} at sparsity {stage.target_sparsity:g}"
+    text = f"{stage.name} at {stage.target_sparsity:.0%}" if stage.index > 1 else stage.name
     if accuracy:
         text += f": accuracy {accuracy[0].value:.3f} on {accuracy[0].n} test questions"
     return text + (" (from the cache)" if outcome.reused else f" ({outcome.seconds:.1f} s)")

@@ -91,9 +91,10 @@ def test_each_point_of_a_grid_has_its_own_name(composed: Composed) -> None:
     assert len({run_id(composed(*point)) for point in points}) == len(points)
 
 
-def test_train_size_leaves_the_dense_model_and_its_evaluation_alone(composed: Composed) -> None:
+def test_train_size_leaves_the_dense_model_alone(composed: Composed) -> None:
     one, other = keys(composed("preparation=fine_tune")), keys(composed("preparation=fine_tune", "task.train_size=64"))
-    assert [one[key] == other[key] for key in one] == [True, True, True, False, False]
+    # the dense model is asked the recovery questions too
+    assert [one[key] == other[key] for key in one] == [True, False, True, False, False]
 
 
 def test_iterative_has_the_same_total_of_recovery_as_one_shot(composed: Composed) -> None:

@@ -54,7 +54,7 @@ class Allowed:
                 "of a module in a folder given with --config-dir."
             )
         try:
-            found = getattr(importlib.import_module(module_name), class_name)
+            found: Any = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{problem}: must name a component class that exists ({error}).") from error
         if not (inspect.isclass(found) and issubclass(found, Component) and dataclasses.is_dataclass(found)):

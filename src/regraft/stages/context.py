@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from regraft.config.ranges import ConfigError
+from regraft.evaluation.evaluation import Split
 from regraft.interfaces import AnyQuestion, EncodedQuestion, LabelledQuestion, LanguageModel, RunLog, Splits
 from regraft.stages.plan import PlannedStage
 from regraft.tasks.encoding import encode_all
@@ -59,6 +60,8 @@ class Context:
     log: RunLog
     dense: Lineage | None = None
     """The prepared dense model, once the prepare stage has come."""
+    name: str = ""
+    """What the run is called in messages."""
     _units: list[int] = field(default_factory=list)
 
     @cached_property
@@ -106,6 +109,17 @@ class Context:
             )
         return labelled
 
+    def splits_learned(self, splits: tuple[Split, ...]) -> tuple[Split, ...]:
+        """`splits`, and those that somebody learns from, where they have questions with answers."""
+        learned: tuple[Split, ...] = ("preparation", "recovery")
+        known = [
+            split
+            for split in learned
+            if (questions := getattr(self.splits, split))
+            and all(isinstance(question, LabelledQuestion) for question in questions)
+        ]
+        return splits + tuple(split for split in known if split not in splits)
+
     def progress(self, stage: PlannedStage) -> str | None:
         """Text of the progress bar, or None for no bar."""
-        return f"{stage.name} {stage.target_sparsity:.0%}" if self.config.runtime.progress else None
+        return f"{self.name}: {stage.name}" if self.config.runtime.progress else None

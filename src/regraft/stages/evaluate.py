@@ -13,11 +13,14 @@ from regraft.interfaces import EncodedQuestion, LabelledQuestion, LanguageModel
 from regraft.records import PREDICTIONS
 from regraft.stages.context import Context
 from regraft.stages.outcome import Metric, Outcome
-from regraft.stages.plan import PlannedStage, evaluate_key
+from regraft.stages.plan import PlannedStage, dense_evaluate_key
 
 
 def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     """Metrics and predictions of `model`, which stays as it is.
+
+    The dense model is asked the preparation's and the recovery's questions too: what a teacher knows of a question that
+    it was trained on is not what it knows of others.
 
     Raises:
         ConfigError: A split has no labelled questions.
@@ -25,7 +28,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     measured: list[Metric] = []
     tables = []
     evaluation = context.config.evaluation
-    for split in evaluation.splits:
+    is_dense = context.dense is not None and stage.model_before == context.dense.key
+    for split in context.splits_learned(evaluation.splits) if is_dense else evaluation.splits:
         questions = context.labelled(split)
         encoded = context.encode(model, questions)
         started = time.perf_counter()
@@ -34,8 +38,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         decides = scores[evaluation.normalisation]
         if numpy.isnan(decides).any():
             raise ValueError(
-                f"the model's scores on {split} are not numbers: its weights are broken, most likely by a recovery that "
-                f"diverged in its last step. Lower recovery.learning_rate ({context.config.recovery.learning_rate})."
+                f"the model's scores on {split} are not numbers: its weights are broken, most likely by a recovery "
+                f"that diverged in its last step. Lower recovery.learning_rate ({context.config.recovery.learning_rate})."
             )
         gold = numpy.array([question.answer for question in questions])
         found = {"accuracy": metrics.accuracy(decides, gold)}
@@ -91,8 +95,7 @@ def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, contex
     assert context.dense is not None
     if stage.model_before == context.dense.key:
         return scores
-    key = evaluate_key(context.config, context.dense.key, context.dense.key)
-    kept = context.cache.find("stages", key)
+    kept = context.cache.find("stages", dense_evaluate_key(context.config, context.dense.key))
     assert kept is not None, "the dense model is evaluated first"
     table = Outcome.load(kept).tables[PREDICTIONS]
     dense = numpy.full_like(scores, -numpy.inf)

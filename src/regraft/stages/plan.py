@@ -58,13 +58,13 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
         if config.evaluate.run is not None:
             add("prepare", _prepare_key(config))
             dense = model
-            add("evaluate", evaluate_key(config, model, dense))
+            add("evaluate", dense_evaluate_key(config, dense))
         add("load", digest(config.evaluate.identity()), target_sparsity=config.sparsity)
         add("evaluate", evaluate_key(config, model, dense), target_sparsity=config.sparsity)
         return tuple(stages)
     for name in config.pipeline.before:
-        add(name, _prepare_key(config) if name == "prepare" else evaluate_key(config, model, dense))
-        dense = dense or model
+        add(name, _prepare_key(config) if name == "prepare" else dense_evaluate_key(config, model))
+        dense = model
     targets = config.schedule.targets(config.sparsity)
     shares = config.schedule.share_of_recovery(config.sparsity)
     start = 0.0
@@ -134,6 +134,12 @@ def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, f
     if "teacher_logits" in config.loss.needs:
         identity |= {"teacher": described(config.teacher), "dense": dense}
     return digest(identity)
+
+
+def dense_evaluate_key(config: RunConfig, dense: str) -> str:
+    """The key of evaluating the dense model: on the questions that it and the student learn from as well."""
+    learned = [config.task.identity("preparation"), config.task.identity("recovery")]
+    return digest({"evaluate": evaluate_key(config, dense, dense), "learned": learned})
 
 
 def evaluate_key(config: RunConfig, model: str, dense: str) -> str:

@@ -86,7 +86,7 @@ class MultipleChoice(Task):
         )
 
     def prompt(self, question: AnyQuestion) -> tuple[str, tuple[str, ...]]:
-        """The wording of lm-evaluation-harness: `Question: ...\\nAnswer:`, lettered options between for `letter`."""
+        """The wording of lm-evaluation-harness: the question, lettered options if `letter`, and `Answer:`."""
         if self.scoring == "cloze":
             return f"Question: {question.question}\nAnswer:", tuple(f" {choice}" for choice in question.choices)
         letters = LETTERS[: len(question.choices)]

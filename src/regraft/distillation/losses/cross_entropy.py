@@ -19,7 +19,7 @@ class CrossEntropy(Loss):
     positions: Positions = "answer"
     """`answer`: the answer's tokens count. `all`: the question's tokens count too."""
     reads: Reads = "gold"
-    """Text of a batch. `gold`: the question with the right choice; `choices`: with all, of which the right one counts."""
+    """Text of a batch. `gold`: the question with the right choice; `choices`: with all, and the right one counts."""
 
     @property
     def needs(self) -> frozenset[str]:
