@@ -54,10 +54,10 @@ class Allowed:
                 "of a module in a folder given with --config-dir."
             )
         try:
-            found: Any = getattr(importlib.import_module(module_name), class_name)
+            found = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
             raise ConfigError(f"{problem}: must name a component class that exists ({error}).") from error
-        if not (inspect.isclass(found) and issubclass(found, Component) and dataclasses.is_dataclass(found)):
+        if not (inspect.isclass(found) and issubclass(found, Component) and hasattr(found, "__dataclass_fields__")):
             raise ConfigError(f"{problem}: must be a component class (a dataclass derived from regraft's Component).")
         if inspect.isabstract(found) or not self._is_ours(found):
             raise ConfigError(f"{problem}: must be a concrete class that is defined in one of these places.")

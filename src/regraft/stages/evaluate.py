@@ -39,7 +39,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         if numpy.isnan(decides).any():
             raise ValueError(
                 f"the model's scores on {split} are not numbers: its weights are broken, most likely by a recovery "
-                f"that diverged in its last step. Lower recovery.learning_rate ({context.config.recovery.learning_rate})."
+                "that diverged in its last step. Lower recovery.learning_rate "
+                f"({context.config.recovery.learning_rate})."
             )
         gold = numpy.array([question.answer for question in questions])
         found = {"accuracy": metrics.accuracy(decides, gold)}
