@@ -23,12 +23,17 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 sweep: $(VENV)/.installed ## train the tiny model, run the default sweep, print its table and figure
-	$(BIN)/regraft experiment=quickstart $(ARGS)
-	@$(MAKE) --no-print-directory figures SWEEP=quickstart
+	@$(call run,quickstart)
 
 study: $(VENV)/.installed ## CE against KL on CommonsenseQA with SmolLM2 (study=full ARGS="model=...": for a GPU)
-	$(BIN)/regraft experiment=$(STUDY) $(ARGS)
-	@$(MAKE) --no-print-directory figures SWEEP=$(STUDY)
+	@$(call run,$(STUDY))
+
+# What has finished is shown even if some runs failed; make fails all the same.
+define run
+echo "regraft experiment=$(1) $(ARGS)"; \
+failed=0; $(BIN)/regraft experiment=$(1) sweep=$(1) $(ARGS) || failed=$$?; \
+$(MAKE) --no-print-directory figures SWEEP=$(1) && exit $$failed
+endef
 
 figures: $(VENV)/.installed ## table and figures of a sweep again (SWEEP=quickstart)
 	@$(ANALYSIS) collect multirun/$(SWEEP)
@@ -46,7 +51,7 @@ report: $(VENV)/.installed ## one Markdown page of a sweep (SWEEP=quickstart)
 test: $(VENV)/.installed-dev ## the tests that need neither minutes nor a GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
 
-test-slow: $(VENV)/.installed-dev ## the tests that take minutes or need an extra
+test-slow: $(VENV)/.installed-dev ## the tests that take minutes (those of an extra are skipped without it)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu and not slurm" $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, format and types

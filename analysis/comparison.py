@@ -301,4 +301,4 @@ def _work(run: Run) -> str:
 
 def _removed(run: Run) -> float:
     row = run.row(run.last_evaluation)
-    return row.block_sparsity if row else math.nan
+    return math.nan if row is None or row.block_sparsity is None else row.block_sparsity

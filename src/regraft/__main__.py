@@ -33,7 +33,7 @@ def task(composed: DictConfig) -> None:
     settings: DictConfig = HydraConfig.get()  # type: ignore[assignment]
     config = typed(composed, settings)
     folder = Path(settings.runtime.output_dir)
-    if is_finished(folder):
+    if is_finished(folder, config.save_model):
         sys.stdout.write(f"{folder}: finished before; nothing to do.\n")
         return
     from regraft.run import run

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft import __version__
@@ -21,6 +23,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
     return {
         "regraft": __version__,
+        "commit": _commit(),
         "python": platform.python_version(),
         "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
         "machine": platform.machine(),
@@ -29,6 +32,16 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
     }
+
+
+def _commit() -> str | None:
+    """The commit of the code, with a `+` if files differ from it; None for an installed package."""
+    here = Path(__file__).parents[2]
+    if not (here / ".git").exists():
+        return None
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=10", "--dirty=+", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
 
 
 def _processor() -> str:

@@ -59,7 +59,7 @@ AnyQuestion = UnlabelledQuestion | LabelledQuestion
 
 @dataclass(frozen=True, kw_only=True)
 class Splits:
-    """The questions of a task, disjoint by id.
+    """The questions of a task, disjoint by id (recovery and preparation unless the task says otherwise).
 
     `recovery` and `preparation` are ordered so that a smaller set is a prefix of a larger one.
     `recovery` may hold unlabelled questions; all others are labelled. `selection` chooses hyper-parameters,
@@ -158,7 +158,8 @@ class Model(Component, ABC):
 class Batch:
     """Questions packed for one forward pass: each row holds a question once and, behind it, none, one or all choices.
 
-    A choice sees the question and itself, never another choice. The position whose next token all choices share (the
+    A choice sees the question and itself, never another choice; its last token, after which nothing is read, is left
+    out of `input_ids`. The position whose next token all choices share (the
     last of the question) is read once.
 
     Shapes: `batch` rows, `seq` tokens a row, `reads` positions that are read, `tokens` answer tokens that are scored,

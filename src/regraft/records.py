@@ -19,13 +19,14 @@ from typing import Any, Literal
 
 SCHEMA_VERSION = 1
 RECORD = "record.json"
+CHECKPOINT = "checkpoint"
 PREDICTIONS = "predictions.parquet"
 TRAINING = "training.parquet"
 
 PREDICTION_COLUMNS = {
     "stage_index": "int; the stage after which the model was asked",
     "stage": "str; its name",
-    "split": "str; test or selection",
+    "split": "str; as in `evaluation.splits`; after the first evaluate stage preparation and recovery too",
     "id": "str; the question",
     "gold": "int; number of the right choice",
     "predicted": "int; number of the choice with the highest score",
@@ -47,16 +48,16 @@ class Row:
 
     `stage_index` counts stages from 0. `target_sparsity` is the sparsity asked for at this stage, `block_sparsity` the
     share of units removed from the pruned blocks, `model_sparsity` the share of parameters removed from the whole
-    model; all relative to the dense model. `bits` is the width of the stored weights. `ci_low` and `ci_high` bound
-    a 95 % interval over the `n` questions where the metric has one. `deterministic` is False for what is measured with
-    a clock.
+    model; both relative to the dense model, and None where none is known. `bits` is the width of the stored weights.
+    `ci_low` and `ci_high` bound a 95 % interval over the `n` questions where the metric has one. `deterministic` is
+    False for what is measured with a clock.
     """
 
     stage_index: int
     stage: str
     target_sparsity: float
-    block_sparsity: float
-    model_sparsity: float
+    block_sparsity: float | None
+    model_sparsity: float | None
     bits: int
     split: str
     metric: str
@@ -107,11 +108,14 @@ class Record:
         """Write `record.json` into `folder`: aside, synced to disk, then renamed."""
         plain = _finite(asdict(self))
         aside = Path(folder) / f".{RECORD}.{os.getpid()}"
-        with aside.open("w", encoding="utf-8") as file:
-            json.dump(plain, file, indent=1, allow_nan=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, Path(folder) / RECORD)
+        try:
+            with aside.open("w", encoding="utf-8") as file:
+                json.dump(plain, file, indent=1, allow_nan=False)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, Path(folder) / RECORD)
+        finally:
+            aside.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, folder: Path) -> Record:
@@ -135,8 +139,15 @@ class Record:
         return cls(**plain)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether `folder` holds the record of a finished run; a torn or foreign record does not count."""
+def is_finished(folder: Path, save_model: bool = False) -> bool:
+    """Whether `folder` holds the record of a finished run; a torn or foreign record does not count.
+
+    Args:
+        folder: The run's folder.
+        save_model: Whether its checkpoint must be there too.
+    """
+    if save_model and not (Path(folder) / CHECKPOINT / "config.json").is_file():
+        return False
     try:
         return Record.load(folder).status == "finished"
     except (FileNotFoundError, ValueError):

@@ -18,7 +18,7 @@ from regraft.config.schema import RunConfig
 from regraft.environment import describe
 from regraft.interfaces import LanguageModel, RunInfo, RunLog
 from regraft.models import export
-from regraft.records import PREDICTIONS, TRAINING, Record, Row, StageRecord
+from regraft.records import CHECKPOINT, PREDICTIONS, TRAINING, Record, Row, StageRecord
 from regraft.stages import evaluate, load, prepare, prune, recover
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import Outcome
@@ -84,7 +84,7 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
             rows = [row for stage, outcome in outcomes for row in _rows(stage, outcome)]
             _save_tables(folder, outcomes)
             if config.save_model:
-                export.save(model.read(), folder / "checkpoint")
+                export.save(model.read(), folder / CHECKPOINT)
             tracked.summary(
                 {
                     f"{row.split}/{row.metric}".strip("/"): row.value
@@ -140,7 +140,7 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         work(stage, model, replace(context, log=Silent()))
         return model
 
-    outcome = Outcome.load(context.cache.entry("stages", stage.key, make))
+    outcome = Outcome.load(context.cache.entry(context.kind("stages"), stage.key, make))
     if not made:
         outcome = replace(outcome, reused=True)
     if not changes:
@@ -201,7 +201,8 @@ def _save_tables(folder: Path, outcomes: list[tuple[PlannedStage, Outcome]]) -> 
             if name in outcome.tables
         ]
         if tables:
-            pandas.concat(tables, ignore_index=True).to_parquet(folder / name, index=False)
+            pandas.concat(tables, ignore_index=True).to_parquet(folder / f".{name}", index=False)
+            (folder / f".{name}").replace(folder / name)
 
 
 def _track(stage: PlannedStage, outcome: Outcome, log: RunLog) -> None:

@@ -73,9 +73,10 @@ class ResumeSweeper(BasicSweeper):
         for job in jobs:
             composed = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
             try:
-                identity = run_id(typed(composed, composed.hydra))
+                config = typed(composed, composed.hydra)
             except ConfigError as error:
                 raise ConfigError(f"{' '.join(job)}: {error}") from None
-            if identity not in missing and not is_finished(folder / identity):
+            identity = run_id(config)
+            if identity not in missing and not is_finished(folder / identity, config.save_model):
                 missing[identity] = job
         return list(missing.values())

@@ -48,6 +48,17 @@ def as_its_run(plain: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, 
     run = Checkpoint(Path(plain["evaluate"])).run
     if run is None:
         return dict(plain)
-    given = {override.lstrip("+~").split("=")[0].split(".")[0].split("/")[0] for override in overrides}
-    own = Record.load(run).config
-    return dict(plain) | {key: own[key] for key in FROM_RECORD if key not in given}
+    given = [override.lstrip("+~").split("=")[0] for override in overrides]
+    merged = dict(plain) | {key: value for key, value in Record.load(run).config.items() if key in FROM_RECORD}
+    for path in given:
+        key, *below = path.split(".")
+        if key.split("/")[0] in FROM_RECORD:
+            merged[key] = _with(merged[key], plain[key], below) if below else plain[key]
+    return merged
+
+
+def _with(kept: Any, composed: Any, path: list[str]) -> Any:
+    """`kept` with the one value at `path` taken from `composed`."""
+    if not path:
+        return composed
+    return {**kept, path[0]: _with(kept.get(path[0], {}), composed[path[0]], path[1:])}

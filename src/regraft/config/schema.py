@@ -22,7 +22,7 @@ from regraft.stages.preparation import Preparation
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime(Component):
-    """Where a run computes. No field changes what is computed, so none is part of a run's identity."""
+    """Where a run computes: no part of a run's identity. Results of different devices are kept apart in the cache."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Device of the models; `auto` takes CUDA if there is one, else the CPU."""

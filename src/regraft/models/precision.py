@@ -8,18 +8,26 @@ from typing import Any, Literal
 import torch
 from transformers import PreTrainedModel
 
+Precision = Literal["auto", "float32", "bfloat16"]
 
-def autocast(model: PreTrainedModel, precision: Literal["auto", "float32", "bfloat16"]) -> AbstractContextManager[Any]:
+
+def autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextManager[Any]:
     """The autocast that `precision` means for this model on its device."""
-    device = model.device.type
-    if precision == "auto":
-        precision = "bfloat16" if bfloat16_pays(model) else "float32"
-    return torch.autocast(device, dtype=torch.bfloat16) if precision == "bfloat16" else nullcontext()
+    if resolved_precision(model, precision) == "bfloat16":
+        return torch.autocast(model.device.type, dtype=torch.bfloat16)
+    return nullcontext()
 
 
-def bfloat16_pays(model: PreTrainedModel) -> bool:
-    """Whether bfloat16 is faster: on a GPU that has it, and on a CPU that has it if the matrices are large enough."""
+def resolved_precision(model: PreTrainedModel, precision: Precision) -> Literal["float32", "bfloat16"]:
+    """What `precision` means here.
+
+    `auto` is bfloat16 where it is faster: on a GPU that has it, and on a CPU that has it if the matrices are large
+    enough.
+    """
+    if precision != "auto":
+        return precision
     if model.device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     has = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return model.device.type == "cpu" and has and model.config.get_text_config().hidden_size >= 256
+    pays = model.device.type == "cpu" and has and model.config.get_text_config().hidden_size >= 256
+    return "bfloat16" if pays else "float32"

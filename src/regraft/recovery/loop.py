@@ -61,6 +61,7 @@ class Trainer:
         after_step: Called in order after each optimizer step.
         observe: Gets the numbers of each step.
         progress: Shows a bar with this text; None shows none.
+        key: Where the config holds `training`, for messages.
     """
 
     def __init__(
@@ -76,10 +77,11 @@ class Trainer:
         after_step: Sequence[AfterStep] = (),
         observe: Observer = lambda numbers: None,
         progress: str | None = None,
+        key: str = "recovery",
     ) -> None:
         self.student, self.batches, self.loss, self.training, self.steps = student, batches, loss, training, steps
         self.teacher, self.terms, self.after_step = teacher, tuple(terms), tuple(after_step)
-        self.observe, self.progress = observe, progress
+        self.observe, self.progress, self.key = observe, progress, key
         self.step = 0
         self.examples = 0
         self.stored_dtype = student.model.dtype
@@ -102,7 +104,8 @@ class Trainer:
         Raises:
             TrainingDiverged: The loss or the gradient's norm is not finite.
         """
-        self.model.train()
+        # in evaluation mode: with dropout the student would be a noisy version of what the teacher is
+        self.model.eval()
         last = self.steps if until is None else until
         with tqdm(
             total=last - self.step, desc=self.progress, disable=self.progress is None, unit=" steps", leave=False
@@ -115,7 +118,6 @@ class Trainer:
                 bar.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s", refresh=False)
                 bar.update()
         if last == self.steps:
-            self.model.eval()
             # parameters only: buffers, such as the frequencies of rotary embeddings, stay in float32
             for parameter in self.model.parameters():
                 parameter.data = parameter.data.to(self.stored_dtype)
@@ -142,7 +144,7 @@ class Trainer:
         for batch, examples in self.batches.step(self.step, self.student):
             batch = move(batch, self.model.device)
             with autocast(self.model, self.training.precision):
-                # the teacher answers under the same autocast: a dense student then differs from it by nothing
+                # under the same autocast a dense student differs from its teacher by nothing, if both hold float32
                 taught = None if self.teacher is None else self.teacher(batch)
                 value = self.loss(batch, forward(self.model, batch), taught)
             value.total.backward()
@@ -163,7 +165,7 @@ class Trainer:
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise TrainingDiverged(
                 f"loss={mean} and gradient norm={norm} at step {self.step + 1} of {self.steps}: training diverged. "
-                f"Lower recovery.learning_rate ({self.training.learning_rate}), or set recovery.precision=float32."
+                f"Lower {self.key}.learning_rate ({self.training.learning_rate}), or set {self.key}.precision=float32."
             )
         rate = self.rates.get_last_lr()[0]
         self.optimizer.step()

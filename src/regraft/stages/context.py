@@ -77,6 +77,10 @@ class Context:
         limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
         return encode_all(model.tokenizer, self.config.task, questions, limit)
 
+    def kind(self, name: str) -> str:
+        """The kind of a cache entry that was computed: what another device computed is not the same to the bit."""
+        return name if self.device.type == "cpu" else f"{name}-{self.device.type}"
+
     def place(self, model: LanguageModel) -> LanguageModel:
         """The model on the run's device."""
         model.model.to(self.device)  # type: ignore[arg-type]

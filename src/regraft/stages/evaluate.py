@@ -10,6 +10,7 @@ import pandas
 
 from regraft.evaluation import metrics, size
 from regraft.interfaces import EncodedQuestion, LabelledQuestion, LanguageModel
+from regraft.models.precision import resolved_precision
 from regraft.records import PREDICTIONS
 from regraft.stages.context import Context
 from regraft.stages.outcome import Metric, Outcome
@@ -28,7 +29,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     measured: list[Metric] = []
     tables = []
     evaluation = context.config.evaluation
-    is_dense = context.dense is not None and stage.model_before == context.dense.key
+    is_dense = context.dense is not None and stage.key == dense_evaluate_key(context.config, context.dense.key)
     for split in context.splits_learned(evaluation.splits) if is_dense else evaluation.splits:
         questions = context.labelled(split)
         encoded = context.encode(model, questions)
@@ -56,7 +57,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         measured.append(Metric(metric="tokens_per_second", split=split, value=tokens / seconds, deterministic=False))
         tables.append(_predictions(split, questions, decides))
     weighed, context_length = size.measure(model.model, _context_length(encoded)), _context_length(encoded)
-    dense = weighed if context.dense is None else size.measure(context.dense.read().model, context_length)
+    dense = None if context.dense is None else size.measure(context.dense.read().model, context_length)
     measured += [
         Metric(metric="parameters", value=weighed.parameters),
         Metric(metric="non_embedding_parameters", value=weighed.non_embedding_parameters),
@@ -66,9 +67,13 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     return Outcome(
         metrics=tuple(measured),
         block_sparsity=_block_sparsity(model, context),
-        model_sparsity=1 - weighed.parameters / dense.parameters,
+        model_sparsity=None if dense is None else 1 - weighed.parameters / dense.parameters,
         bits=weighed.bits,
-        details={"macs_context": context_length},
+        details={
+            "macs_context": context_length,
+            "precision": resolved_precision(model.model, evaluation.precision),
+            "device": model.model.device.type,
+        },
         tables={PREDICTIONS: pandas.concat(tables, ignore_index=True)},
     )
 
@@ -96,7 +101,7 @@ def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, contex
     assert context.dense is not None
     if stage.model_before == context.dense.key:
         return scores
-    kept = context.cache.find("stages", dense_evaluate_key(context.config, context.dense.key))
+    kept = context.cache.find(context.kind("stages"), dense_evaluate_key(context.config, context.dense.key))
     assert kept is not None, "the dense model is evaluated first"
     table = Outcome.load(kept).tables[PREDICTIONS]
     dense = numpy.full_like(scores, -numpy.inf)
@@ -105,9 +110,9 @@ def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, contex
     return dense
 
 
-def _block_sparsity(model: LanguageModel, context: Context) -> float:
-    """Share of the dense model's units of the pruned structure that are gone."""
+def _block_sparsity(model: LanguageModel, context: Context) -> float | None:
+    """Share of the dense model's units of the pruned structure that are gone; None if no dense model is known."""
     if context.dense is None:
-        return 0.0
+        return None
     left = sum(context.config.pruner.structure.units(model.model))
     return 1 - left / sum(context.dense_units())

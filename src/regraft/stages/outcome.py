@@ -31,8 +31,8 @@ class Outcome:
     fingerprints: dict[str, str] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
-    block_sparsity: float = 0.0
-    model_sparsity: float = 0.0
+    block_sparsity: float | None = 0.0
+    model_sparsity: float | None = 0.0
     bits: int = 0
     seconds: float = 0.0
     reused: bool = False

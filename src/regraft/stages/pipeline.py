@@ -16,11 +16,11 @@ class Pipeline(Component):
     """Stages that come once, and stages that are repeated for each step of the schedule."""
 
     before: tuple[StageName, ...] = ("prepare", "evaluate")
-    """Stages before pruning; the first must be `prepare`, whose result is the dense model and the teacher."""
+    """Stages before pruning: `prepare`, whose result is the dense model and the teacher, and its evaluation."""
     repeat: tuple[StageName, ...] = ("prune", "recover", "evaluate")
     """Stages of each step of the schedule. The last must be `evaluate`: a run that measures nothing is no run."""
 
     def __post_init__(self) -> None:
-        require(self.before[:1] == ("prepare",), "before", list(self.before), "a list that starts with prepare")
+        require(self.before == ("prepare", "evaluate"), "before", list(self.before), "[prepare, evaluate]")
         require("prepare" not in self.repeat, "repeat", list(self.repeat), "a list without prepare")
         require(self.repeat[-1:] == ("evaluate",), "repeat", list(self.repeat), "a list that ends with evaluate")

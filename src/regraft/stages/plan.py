@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from regraft.cache import digest
 from regraft.config.components import described
+from regraft.stages.pipeline import Pipeline
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
@@ -59,8 +60,9 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
             add("prepare", _prepare_key(config))
             dense = model
             add("evaluate", dense_evaluate_key(config, dense))
-        add("load", digest(config.evaluate.identity()), target_sparsity=config.sparsity)
-        add("evaluate", evaluate_key(config, model, dense), target_sparsity=config.sparsity)
+        target = 0.0 if config.evaluate.run is None else config.sparsity
+        add("load", digest(config.evaluate.identity()), target_sparsity=target)
+        add("evaluate", evaluate_key(config, model, dense), target_sparsity=target)
         return tuple(stages)
     for name in config.pipeline.before:
         add(name, _prepare_key(config) if name == "prepare" else dense_evaluate_key(config, model))
@@ -98,6 +100,8 @@ def run_id(config: RunConfig) -> str:
         "loss": described(config.loss),
         "task": config.task.identity("recovery"),
     }
+    if config.pipeline != Pipeline():
+        asked["pipeline"] = described(config.pipeline)
     return digest(asked, 10)
 
 

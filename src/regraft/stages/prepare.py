@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +23,8 @@ def dense(stage: PlannedStage, context: Context) -> Lineage:
 
     def make() -> LanguageModel:
         if isinstance(preparation, FineTune):
-            folder = context.cache.entry("prepared", stage.key, lambda aside: _fine_tune(aside, preparation, context))
+            make = partial(_fine_tune, preparation=preparation, context=context)
+            folder = context.cache.entry(context.kind("prepared"), stage.key, make)
             return export.load(folder / "model")
         return context.config.model.load(context.cache)
 
@@ -55,5 +57,5 @@ def _fine_tune(folder: Path, preparation: FineTune, context: Context) -> None:
     )
     torch.manual_seed(preparation.seed)
     progress = "prepare" if context.config.runtime.progress else None
-    Trainer(model, batches, preparation.loss, training, steps, progress=progress).run()
+    Trainer(model, batches, preparation.loss, training, steps, progress=progress, key="preparation.training").run()
     export.save(model, folder / "model")

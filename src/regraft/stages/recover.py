@@ -8,6 +8,7 @@ import pandas
 import torch
 
 from regraft.interfaces import AnyQuestion, LabelledQuestion, LanguageModel, RunLog
+from regraft.models.precision import resolved_precision
 from regraft.records import TRAINING
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
@@ -64,7 +65,14 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     trainer.run()
     return Outcome(
         fingerprints={"model_in": entered, "batches": batches.fingerprint()},
-        details={"first_step": first, "steps": last - first, "questions": len(questions), "examples": trainer.examples},
+        details={
+            "first_step": first,
+            "steps": last - first,
+            "questions": len(questions),
+            "examples": trainer.examples,
+            "precision": resolved_precision(model.model, training.precision),
+            "device": model.model.device.type,
+        },
         tables={TRAINING: pandas.DataFrame(lines)},
     )
 

@@ -67,11 +67,22 @@ class MultipleChoice(Task):
         selection = labelled[: self.selection_size]
         taken = {question.id for question in selection}
         rest = [question for question in dealt if question.id not in taken]
+        for key, size, left in (
+            ("selection_size", self.selection_size, len(dealt)),
+            ("preparation_size", self.preparation_size or 0, len(rest)),
+        ):
+            if self.labelled and size > left:
+                raise ConfigError(f"task.{key}={size}: must be at most {left}, the training questions that are left.")
         prepare = len(rest) // 2 if self.preparation_size is None else self.preparation_size
         if not self.labelled:
             prepare = 0
         preparation = tuple(question for question in rest[:prepare] if isinstance(question, LabelledQuestion))
         recovery = rest[prepare:] if self.disjoint else rest
+        if not recovery:
+            raise ConfigError(
+                f"task.preparation_size={self.preparation_size}: leaves no recovery question of the {len(train)} "
+                f"training questions of {self.name}. Lower it, or selection_size ({self.selection_size})."
+            )
         if self.train_size is not None and self.train_size > len(recovery):
             raise ConfigError(
                 f"task.train_size={self.train_size}: must be at most {len(recovery)}, the training questions of "

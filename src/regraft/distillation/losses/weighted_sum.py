@@ -14,7 +14,10 @@ from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedSum(Loss):
-    """Several losses on the same text. Each is divided by its own count, so weights compare means."""
+    """Several losses on the same text. Each is divided by its own count, so weights compare means.
+
+    With `recovery.accumulation` above 1 that is the count of a part: the parts' means are averaged by their questions.
+    """
 
     terms: Mapping[str, Loss]
     """The losses by name; all must read the same text and positions."""

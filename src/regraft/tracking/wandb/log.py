@@ -48,7 +48,7 @@ class WandbLog(RunLog):
 
 @dataclass(frozen=True, kw_only=True)
 class Wandb(Tracker):
-    """Weights & Biases. A mirror: it never fails a run."""
+    """Weights & Biases. A server that cannot be reached fails no run: it goes on offline."""
 
     mode: Literal["offline", "online"] = "offline"
     """`offline` writes into the run folder, for `wandb sync`; `online` streams."""
