@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from regraft.config.ranges import ConfigError
-from regraft.records import is_finished
+from regraft.records import Record, is_finished
 from regraft.sweeps.failures import RunFailed, SweepFailed
 from regraft.sweeps.identity import register, resolved, typed
 
@@ -40,6 +40,9 @@ def task(composed: DictConfig) -> None:
 
     choices = {str(group): str(choice) for group, choice in settings.runtime.choices.items() if choice is not None}
     choices = {group: choice for group, choice in choices.items() if not group.startswith("hydra")}
+    if config.evaluate is not None:
+        # what a checkpoint is, its own run knows
+        choices = {} if config.evaluate.run is None else Record.load(config.evaluate.run).choices
     record = run(config, folder, resolved(composed, settings), choices, sweep=folder.parent.name)
     if record.error is not None:
         raise RunFailed(f"{record.error.splitlines()[0]} (whole error in {folder / 'record.json'})")

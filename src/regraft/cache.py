@@ -61,6 +61,9 @@ class Cache:
             try:
                 make(aside)
                 aside.chmod(0o755)
+                for file in aside.rglob("*"):
+                    if file.is_file():
+                        _to_disk(file)
                 os.replace(aside, path)
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
@@ -75,6 +78,15 @@ class Cache:
     def write_json(self, kind: str, key: str, value: Any) -> None:
         """Store plain data; an entry that is already there stays."""
         self.entry(kind, key, lambda folder: _dump(folder / "value.json", value))
+
+
+def _to_disk(file: Path) -> None:
+    """Written pages reach the disk before the entry gets its name."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _dump(path: Path, value: Any) -> None:

@@ -214,15 +214,12 @@ class PruningContext:
 
     generator: torch.Generator
     """Seeded by the run's seed; only criteria with `uses_seed` may draw from it."""
-    calibration: Callable[[], Sequence[Batch]] | None = None
-    """Batches of recovery questions, made when called; given only to criteria with `uses_calibration`."""
 
 
 class Criterion(Component, ABC):
     """Scores the units of a structure: the lowest go first."""
 
     uses_seed: ClassVar[bool] = False
-    uses_calibration: ClassVar[bool] = False
 
     @abstractmethod
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:

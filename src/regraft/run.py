@@ -14,11 +14,12 @@ import torch
 import transformers
 
 from regraft.cache import Cache
+from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
 from regraft.environment import describe
 from regraft.interfaces import LanguageModel, RunInfo, RunLog
 from regraft.models import export
-from regraft.records import CHECKPOINT, PREDICTIONS, TRAINING, Record, Row, StageRecord
+from regraft.records import CHECKPOINT, PREDICTIONS, TRAINING, Record, Row, StageRecord, is_finished
 from regraft.stages import evaluate, load, prepare, prune, recover
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import Outcome
@@ -27,6 +28,8 @@ from regraft.tracking.none import Silent
 
 log = logging.getLogger(__name__)
 
+KEPT = "model"
+"""Folder of a cached recover stage with its weights, kept with `save_model=true`: a new metric then trains nothing."""
 ORIGINS = {"prepare": prepare.dense, "load": load.saved}
 """Stages that a model comes from."""
 STAGES = {
@@ -54,7 +57,7 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
     torch.set_num_threads(config.runtime.threads)
     # a bar for every checkpoint that is read would drown the training's own
     transformers.utils.logging.disable_progress_bar()
-    device = torch.device(_device(config.runtime.device))
+    device = _device(config.runtime.device)
     cache = Cache(config.runtime.cache)
     record = Record(
         run_id=run_id(config),
@@ -76,34 +79,35 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         config=resolved,
         folder=folder,
     )
+    outcomes: list[tuple[PlannedStage, Outcome]] = []
     try:
         with config.tracker.start(info) as tracked:
             context = Context(config=config, cache=cache, device=device, log=tracked, name=info.name)
-            outcomes, model = walk(context)
-            stages = [_stage_record(stage, outcome) for stage, outcome in outcomes]
-            rows = [row for stage, outcome in outcomes for row in _rows(stage, outcome)]
+            model = walk(context, outcomes)
             _save_tables(folder, outcomes)
             if config.save_model:
                 export.save(model.read(), folder / CHECKPOINT)
-            tracked.summary(
-                {
-                    f"{row.split}/{row.metric}".strip("/"): row.value
-                    for row in rows
-                    if row.stage_index == stages[-1].index
-                }
-            )
-            record = replace(record, status="finished", stages=stages, rows=rows)
+            tracked.summary(_numbers(outcomes[-1][1]))
+            record = replace(record, status="finished")
     except Exception as error:
         # the traceback holds models alive; it is kept as text
-        record = replace(record, error=f"{error}\n\n{traceback.format_exc()}")
-    record.save(folder)
+        record = replace(record, status="failed", error=f"{error}\n\n{traceback.format_exc()}")
+    record = replace(
+        record,
+        stages=[_stage_record(stage, outcome) for stage, outcome in outcomes],
+        rows=[row for stage, outcome in outcomes for row in _rows(stage, outcome)],
+    )
+    if record.status == "finished" or not is_finished(folder):
+        record.save(folder)
     return record
 
 
-def walk(context: Context) -> tuple[list[tuple[PlannedStage, Outcome]], Lineage]:
-    """Do the stages in order. A stage that the cache knows is not done again, and its model is made only if needed."""
+def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Lineage:
+    """Do the stages in order, add each outcome to `outcomes`, and return the last model.
+
+    A stage that the cache knows is not done again, and its model is made only if needed.
+    """
     model = Lineage("", _nothing)
-    outcomes: list[tuple[PlannedStage, Outcome]] = []
     for stage in plan(context.config):
         if stage.name in ORIGINS:
             model = ORIGINS[stage.name](stage, context)
@@ -114,7 +118,7 @@ def walk(context: Context) -> tuple[list[tuple[PlannedStage, Outcome]], Lineage]
         _track(stage, outcome, context.log)
         if stage.name in ORIGINS or stage.model_after != stage.model_before or outcome.metrics:
             log.info("%s: %s", context.name, _told(stage, outcome))
-    return outcomes, model
+    return model
 
 
 def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Outcome, Lineage]:
@@ -133,11 +137,18 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         model = before.take() if changes else before.read()
         outcome = work(stage, model, context)
         replace(outcome, seconds=time.perf_counter() - started).save(folder)
+        if stage.name == "recover" and context.config.save_model:
+            export.save(model, folder / KEPT)
         made.append(model)
 
     def again() -> LanguageModel:
+        kept = context.cache.path(context.kind("stages"), stage.key) / KEPT
+        if kept.is_dir():
+            return context.place(export.load(kept))
         model = before.take()
-        work(stage, model, replace(context, log=Silent()))
+        fingerprints = work(stage, model, replace(context, log=Silent())).fingerprints
+        if fingerprints != outcome.fingerprints:
+            log.warning("%s: the %s stage made again differs from the one recorded", context.name, stage.name)
         return model
 
     outcome = Outcome.load(context.cache.entry(context.kind("stages"), stage.key, make))
@@ -153,10 +164,14 @@ def _nothing() -> LanguageModel:
     raise AssertionError("a pipeline starts with a model")
 
 
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _device(name: str) -> torch.device:
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = "cuda" if there["cuda"] else "cpu"
+    if not there[name]:
+        found = ", ".join(device for device, is_there in there.items() if is_there)
+        raise ConfigError(f"runtime.device={name}: must be a device of this machine ({found}), or auto.")
+    return torch.device(name)
 
 
 def _name(config: RunConfig, choices: dict[str, str]) -> str:
@@ -210,8 +225,11 @@ def _track(stage: PlannedStage, outcome: Outcome, log: RunLog) -> None:
         for line in outcome.tables[TRAINING].to_dict("records"):
             recover.track({str(name): float(value) for name, value in line.items()}, outcome.details["first_step"], log)
     if outcome.metrics:
-        numbers = {f"{metric.split}/{metric.metric}".strip("/"): metric.value for metric in outcome.metrics}
-        log.log({"sparsity": stage.target_sparsity} | numbers)
+        log.log({"sparsity": stage.target_sparsity} | _numbers(outcome))
+
+
+def _numbers(outcome: Outcome) -> dict[str, float]:
+    return {f"{metric.split}/{metric.metric}".strip("/"): metric.value for metric in outcome.metrics}
 
 
 def _told(stage: PlannedStage, outcome: Outcome) -> str:

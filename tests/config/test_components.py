@@ -65,7 +65,7 @@ def test_a_refused_module_is_not_imported(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"temperature": -1}, r"loss\.temperature=-1\.0: must be above 0\."),
+        ({"temperature": -1}, r"loss\.temperature=-1\.0: must be a finite number above 0\."),
         ({"temperature": "hot"}, r"loss\.temperature=hot: input should be a valid number"),
         ({"reads": "answers"}, r"loss\.reads=answers: input should be 'gold', 'question', 'choices' or 'drawn_choice'"),
         ({"temprature": 1}, r"loss\.temprature: no such key; KL has temperature, reads, positions"),

@@ -173,5 +173,5 @@ def test_weighted_sum_refuses_terms_that_read_different_texts() -> None:
 
 
 def test_kl_refuses_a_temperature_of_zero() -> None:
-    with pytest.raises(ConfigError, match="temperature=0.0: must be above 0"):
+    with pytest.raises(ConfigError, match="temperature=0.0: must be a finite number above 0"):
         KL(temperature=0.0)

@@ -14,7 +14,7 @@ CASES = [
     (["loss=kll"], "Could not find 'loss/kll'"),
     (["loss=kll"], "kl"),  # what is allowed
     (["los=kl"], "los"),
-    (["loss.temperature=0"], "loss.temperature=0.0: must be above 0."),
+    (["loss.temperature=0"], "loss.temperature=0.0: must be a finite number above 0."),
     (["loss._target_=os.system"], "loss._target_=os.system: must be a component of regraft"),
     (["loss._target_=regraft.cache.shutil.rmtree"], "loss._target_=regraft.cache.shutil.rmtree: must"),
     (["recovery.learning_rate=-1"], "recovery.learning_rate=-1.0: must be above 0."),

@@ -55,7 +55,12 @@ class ResumeSweeper(BasicSweeper):
         failures: list[str] = []
         size = self.max_batch_size or max(len(todo), 1)
         for first in range(0, len(todo), size):
-            results = self.launcher.launch(todo[first : first + size], initial_job_idx=first)
+            try:
+                results = self.launcher.launch(todo[first : first + size], initial_job_idx=first)
+            except Exception as error:
+                # a worker was killed: the launcher forgets the whole batch, but what finished has its record
+                failures.append(f"  a worker died ({type(error).__name__}), perhaps for lack of memory: {error}")
+                continue
             returns.append(results)
             for result in results:
                 if result.status is JobStatus.FAILED:

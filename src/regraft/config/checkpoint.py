@@ -10,7 +10,10 @@ from typing import Any
 from regraft.config.ranges import require
 from regraft.records import Record, is_finished
 
-FROM_RECORD = ("model", "task", "preparation", "evaluation", "sparsity", "seed")
+FROM_RECORD = (
+    *("model", "task", "preparation", "pruner", "schedule", "loss", "teacher", "recovery", "pipeline", "evaluation"),
+    *("sparsity", "seed"),
+)
 """What a checkpoint's own run decides, unless the command line says otherwise."""
 
 
@@ -45,7 +48,7 @@ def as_its_run(plain: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, 
         plain: The composed config, with `evaluate` set.
         overrides: What the command line gave, as `key=value`.
     """
-    run = Checkpoint(Path(plain["evaluate"])).run
+    run = Checkpoint(Path(str(plain["evaluate"]))).run
     if run is None:
         return dict(plain)
     given = [override.lstrip("+~").split("=")[0] for override in overrides]

@@ -28,6 +28,10 @@ def check(config: RunConfig) -> None:
                 f"preparation fine-tunes on labels, but the questions of task {task.name} have none. "
                 "Choose preparation=none."
             )
+    if config.preparation.trains and getattr(task, "preparation_size", None) == 0:
+        raise ConfigError(
+            "task.preparation_size=0: must be null or at least 1 with preparation=fine_tune, which trains on them."
+        )
     if config.loss.reads == "gold" and "labels" not in config.loss.needs:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."

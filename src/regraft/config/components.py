@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib
 import inspect
 import os
@@ -16,7 +17,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Component
+from regraft.interfaces import Component, Model
 
 TARGET = "_target_"
 ENTRY_POINT = "regraft.components"
@@ -64,6 +65,8 @@ class Allowed:
         return found
 
     def _may_import(self, module: str) -> bool:
+        if not module:
+            return False
         top = module.split(".")[0]
         if top in {name.split(".")[0] for name in self.packages}:
             return any(module == name or module.startswith(f"{name}.") for name in self.packages)
@@ -166,13 +169,28 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
+def identified(component: Component, identity: dict[str, Any]) -> dict[str, Any]:
+    """`identity`, and for a class from outside regraft its name and the digest of the file that defines it.
+
+    A user edits a method and runs it again: that is another method.
+    """
+    found = type(component)
+    if found.__module__.split(".")[0] == "regraft":
+        return identity
+    file = getattr(sys.modules.get(found.__module__), "__file__", None)
+    code = None if file is None else hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return identity | {"class": f"{found.__module__}.{found.__qualname__}", "code": code}
+
+
 def described(value: Any) -> Any:
     """Plain data that decides what a component does: its class and the fields that differ from their defaults.
 
     A field at its default leaves no trace, so a field that a later version adds does not move old ids.
     """
+    if isinstance(value, Model):
+        return identified(value, value.identity())
     if isinstance(value, Component):
-        plain: dict[str, Any] = {TARGET: f"{type(value).__module__}.{type(value).__qualname__}"}
+        plain: dict[str, Any] = identified(value, {TARGET: f"{type(value).__module__}.{type(value).__qualname__}"})
         for field in dataclasses.fields(value):  # type: ignore[arg-type]
             item = getattr(value, field.name)
             if field.default is not dataclasses.MISSING and item == field.default:

@@ -17,7 +17,7 @@ from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, 
 from regraft.pruning.pruner import Pruner
 from regraft.recovery.training import Training
 from regraft.stages.pipeline import Pipeline
-from regraft.stages.preparation import Preparation
+from regraft.stages.preparation import AsLoaded, FineTune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +53,7 @@ class RunConfig:
     """Name of the sweep's folder; null takes the experiment's name."""
     model: Model
     task: Task
-    preparation: Preparation
+    preparation: AsLoaded | FineTune
     pruner: Pruner
     schedule: Schedule
     loss: Loss
@@ -97,7 +97,7 @@ def load(plain: Mapping[str, Any], folders: tuple[Path, ...] = ()) -> RunConfig:
         if name not in plain:
             raise ConfigError(f"{name}: is missing from the config; see conf/config.yaml.")
         if name == "evaluate":
-            values[name] = None if plain[name] is None else Checkpoint(Path(plain[name]))
+            values[name] = None if plain[name] is None else Checkpoint(Path(str(plain[name])))
         else:
             values[name] = validated(build(plain[name], name, allowed), hints[name], name)
     return RunConfig(**values)

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from regraft.cache import digest
+from regraft.config.ranges import ConfigError
 from regraft.interfaces import Batch, EncodedQuestion, Loss
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ class Questions:
         """Positions in `encoded` of the questions of each step."""
         from regraft.tasks.packing import length_grouped
 
+        if not self.encoded:
+            raise ConfigError("there is no question to train on: lower task.preparation_size or task.selection_size.")
         order: list[list[int]] = []
         epoch = 0
         while len(order) < self.first + self.steps:

@@ -51,9 +51,10 @@ class Training(Component):
         require(rate > 0 and math.isfinite(rate), "learning_rate", rate, "above 0")
         require(0 <= self.warmup < 1, "warmup", self.warmup, "in [0, 1)")
         require(all(0 <= beta < 1 for beta in self.betas), "betas", list(self.betas), "two numbers in [0, 1)")
-        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "at least 0")
+        decay = self.weight_decay
+        require(0 <= decay < math.inf, "weight_decay", decay, "a finite number of at least 0")
         norm = self.max_grad_norm
-        require(norm is None or norm > 0, "max_grad_norm", norm, "null or above 0")
+        require(norm is None or 0 < norm < math.inf, "max_grad_norm", norm, "null or a finite number above 0")
 
     def total_steps(self, questions: int) -> int:
         """Optimizer steps over `questions` questions."""

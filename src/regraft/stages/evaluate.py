@@ -56,7 +56,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         tokens = sum(question.length for question in encoded)
         measured.append(Metric(metric="tokens_per_second", split=split, value=tokens / seconds, deterministic=False))
         tables.append(_predictions(split, questions, decides))
-    weighed, context_length = size.measure(model.model, _context_length(encoded)), _context_length(encoded)
+    context_length = _context_length(context.encode(model, context.labelled(evaluation.splits[0])))
+    weighed = size.measure(model.model, context_length)
     dense = None if context.dense is None else size.measure(context.dense.read().model, context_length)
     measured += [
         Metric(metric="parameters", value=weighed.parameters),

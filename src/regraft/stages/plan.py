@@ -7,10 +7,10 @@ share have one key and are done once; what changes nothing (a sparsity of 0, no 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from regraft.cache import digest
-from regraft.config.components import described
+from regraft.config.components import described, identified
 from regraft.stages.pipeline import Pipeline
 
 if TYPE_CHECKING:
@@ -88,8 +88,9 @@ def run_id(config: RunConfig) -> str:
     """Ten hex digits that name a run.
 
     The last key alone would give two points of a grid one name when they come to the same (random and L2 at sparsity
-    0, two seeds of a run without a random part). So what was asked for is hashed with it: every point of a grid has a
-    record, and equal work is still done once.
+    0, two seeds of a run without a random part). So sparsity, seed, pruner, schedule, loss and task are hashed with it:
+    each point of such a grid has a record, and equal work is still done once. What is left out, such as the learning
+    rate of a run that trains nothing, makes no second point.
     """
     asked = {
         "last": plan(config)[-1].key,
@@ -98,17 +99,21 @@ def run_id(config: RunConfig) -> str:
         "pruner": described(config.pruner),
         "schedule": described(config.schedule),
         "loss": described(config.loss),
-        "task": config.task.identity("recovery"),
+        "task": _task(config, "recovery"),
     }
     if config.pipeline != Pipeline():
         asked["pipeline"] = described(config.pipeline)
     return digest(asked, 10)
 
 
+def _task(config: RunConfig, split: Literal["preparation", "recovery", "evaluation"]) -> dict[str, Any]:
+    return identified(config.task, config.task.identity(split))
+
+
 def _prepare_key(config: RunConfig) -> str:
-    identity: dict[str, Any] = {"format": FORMAT, "model": config.model.identity()}
+    identity: dict[str, Any] = {"format": FORMAT, "model": identified(config.model, config.model.identity())}
     if config.preparation.trains:
-        identity |= {"preparation": described(config.preparation), "task": config.task.identity("preparation")}
+        identity |= {"preparation": described(config.preparation), "task": _task(config, "preparation")}
     return digest(identity)
 
 
@@ -119,8 +124,6 @@ def _prune_key(config: RunConfig, model: str, target: float) -> str:
     identity: dict[str, Any] = {"model": model, "pruner": described(config.pruner), "sparsity": target}
     if criterion.uses_seed:
         identity["seed"] = config.seed
-    if criterion.uses_calibration:
-        identity["task"] = config.task.identity("recovery")
     return digest(identity)
 
 
@@ -131,7 +134,7 @@ def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, f
         "model": model,
         "loss": described(config.loss),
         "recovery": described(config.recovery),
-        "task": config.task.identity("recovery"),
+        "task": _task(config, "recovery"),
         "seed": config.seed,
         "span": [round(share, 9) for share in span],
     }
@@ -142,7 +145,7 @@ def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, f
 
 def dense_evaluate_key(config: RunConfig, dense: str) -> str:
     """The key of evaluating the dense model: on the questions that it and the student learn from as well."""
-    learned = [config.task.identity("preparation"), config.task.identity("recovery")]
+    learned = [_task(config, "preparation"), _task(config, "recovery")]
     return digest({"evaluate": evaluate_key(config, dense, dense), "learned": learned})
 
 
@@ -151,7 +154,11 @@ def evaluate_key(config: RunConfig, model: str, dense: str) -> str:
     identity = {
         "model": model,
         "evaluation": described(config.evaluation),
-        "task": config.task.identity("evaluation"),
+        "task": _task(config, "evaluation"),
         "dense": dense or model,
     }
+    if "recovery" in config.evaluation.splits:
+        identity["recovery"] = _task(config, "recovery")
+    if "preparation" in config.evaluation.splits:
+        identity["preparation"] = _task(config, "preparation")
     return digest(identity)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from regraft.config.ranges import require
 from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
 
 
@@ -20,6 +21,10 @@ class CrossEntropy(Loss):
     """`answer`: the answer's tokens count. `all`: the question's tokens count too."""
     reads: Reads = "gold"
     """Text of a batch. `gold`: the question with the right choice; `choices`: with all, and the right one counts."""
+
+    def __post_init__(self) -> None:
+        there = self.reads in ("gold", "choices")
+        require(there, "reads", self.reads, "gold or choices", "The right answer must be in the text.")
 
     @property
     def needs(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ T^2 keeps the size of the gradient when T changes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from regraft.config.ranges import require
@@ -27,7 +28,7 @@ class KL(Loss):
     `all`: the question's positions too."""
 
     def __post_init__(self) -> None:
-        require(self.temperature > 0, "temperature", self.temperature, "above 0")
+        require(0 < self.temperature < math.inf, "temperature", self.temperature, "a finite number above 0")
 
     @property
     def needs(self) -> frozenset[str]:

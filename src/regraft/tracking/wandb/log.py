@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ class WandbLog(RunLog):
     def __init__(self, run: wandb.Run, log_every: int) -> None:
         self._run = run
         self._log_every = log_every
+        self._broken = False
         run.define_metric(STEP, hidden=True)
         run.define_metric("recover/*", step_metric=STEP)
         run.define_metric(SPARSITY, hidden=True)
@@ -35,15 +36,24 @@ class WandbLog(RunLog):
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if step is None:
-            self._run.log(dict(metrics))
+            self._try(lambda: self._run.log(dict(metrics)))
         elif step % self._log_every == 0:
-            self._run.log({STEP: step, **metrics})
+            self._try(lambda: self._run.log({STEP: step, **metrics}))
 
     def summary(self, metrics: Mapping[str, Any]) -> None:
-        self._run.summary.update(dict(metrics))
+        self._try(lambda: self._run.summary.update(dict(metrics)))
 
     def finish(self, *, failed: bool) -> None:
-        self._run.finish(exit_code=1 if failed else 0)
+        self._try(lambda: self._run.finish(exit_code=1 if failed else 0))
+
+    def _try(self, action: Callable[[], object]) -> None:
+        """The mirror may break; the run goes on, and says so once."""
+        try:
+            if not self._broken:
+                action()
+        except Exception as error:
+            self._broken = True
+            log.warning("W&B failed (%s); the run goes on without it, its record stays whole.", error)
 
 
 @dataclass(frozen=True, kw_only=True)
