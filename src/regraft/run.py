@@ -116,7 +116,7 @@ def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Line
         outcome, model = perform(stage, model, context)
         outcomes.append((stage, outcome))
         _track(stage, outcome, context.log)
-        if stage.name in ORIGINS or stage.model_after != stage.model_before or outcome.metrics:
+        if not outcome.reused and (outcome.seconds > 0 or outcome.metrics):
             log.info("%s: %s", context.name, _told(stage, outcome))
     return model
 
@@ -237,4 +237,4 @@ def _told(stage: PlannedStage, outcome: Outcome) -> str:
     text = f"{stage.name} at {stage.target_sparsity:.0%}" if stage.index > 1 else stage.name
     if accuracy:
         text += f": accuracy {accuracy[0].value:.3f} on {accuracy[0].n} test questions"
-    return text + (" (from the cache)" if outcome.reused else f" ({outcome.seconds:.1f} s)")
+    return f"{text} ({outcome.seconds:.1f} s)"
