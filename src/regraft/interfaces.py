@@ -81,7 +81,7 @@ class EncodedQuestion:
     choices: tuple[tuple[int, ...], ...]
     answer: int | None = None
     characters: tuple[int, ...] = ()
-    """Length of each choice's text in characters, for per-character scores."""
+    """Length of each choice's text in characters, for per-character scores; empty counts each as one."""
 
     @property
     def length(self) -> int:
@@ -187,6 +187,8 @@ class Batch:
     """(options,) long; the row of each option."""
     option_choice: torch.Tensor
     """(options,) long; the number of each option among the choices of its question."""
+    option_characters: torch.Tensor
+    """(options,) long; the length of each option's text in characters."""
     context_read: torch.Tensor
     """(contexts,) long; with positions = all, the index into `read` of each position that predicts a question token."""
     context_token: torch.Tensor

@@ -155,6 +155,18 @@ def test_pseudo_label_learns_the_choice_that_the_teacher_prefers() -> None:
     assert float(value.total) == pytest.approx(-sum(float(log_p[read, token]) for read, token in chosen), rel=1e-6)
 
 
+def test_pseudo_label_prefers_by_the_normalisation_asked_for() -> None:
+    question = EncodedQuestion(id="q", context=(1, 2), choices=((4,), (5,)), characters=(1, 10))
+    packed = pack([question], "choices", "answer", 0, labelled=False)
+    teacher = torch.zeros(1, VOCAB)
+    teacher[0, 4], teacher[0, 5] = 2.0, 1.0  # by sum the first, per character the second: -a/1 < -b/10
+    log_p = torch.log_softmax(torch.arange(VOCAB, dtype=torch.float32)[None], -1)
+    student = ModelOutputs(logits=torch.arange(VOCAB, dtype=torch.float32)[None])
+    for normalisation, token in (("sum", 4), ("character", 5)):
+        value = PseudoLabel(normalisation=normalisation)(packed, student, ModelOutputs(logits=teacher))  # type: ignore[arg-type]
+        assert value.total.item() == pytest.approx(-log_p[0, token].item(), rel=1e-6)
+
+
 def test_weighted_sum_weighs_means() -> None:
     packed = batch("choices")
     student, teacher = _outputs(packed)

@@ -64,6 +64,7 @@ def pack(
     token_option: list[int] = []
     option_question: list[int] = []
     option_choice: list[int] = []
+    option_characters: list[int] = []
     context_read: list[int] = []
     context_token: list[int] = []
     for row, (question, choices) in enumerate(zip(encoded, packed, strict=True)):
@@ -93,6 +94,7 @@ def pack(
             token_option.extend([len(option_question)] * len(tokens))
             option_question.append(row)
             option_choice.append(choice)
+            option_characters.append(question.characters[choice] if question.characters else 1)
             read.extend(range(first + at, first + end))
             at = end
         read_question.extend([row] * (len(read) - len(read_question)))
@@ -123,6 +125,7 @@ def pack(
         token_option=tensor(token_option),
         option_question=tensor(option_question),
         option_choice=tensor(option_choice),
+        option_characters=tensor(option_characters),
         context_read=tensor(context_read),
         context_token=tensor(context_token),
         answer=answer,

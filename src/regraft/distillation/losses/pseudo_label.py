@@ -18,8 +18,9 @@ from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, 
 class PseudoLabel(Loss):
     """Negative log-likelihood of the tokens of the choice that the teacher prefers."""
 
-    normalisation: Literal["sum", "token"] = "sum"
-    """How the teacher's score of a choice is formed: the sum of its tokens' log-likelihoods, or their mean."""
+    normalisation: Literal["sum", "character"] = "sum"
+    """How the teacher's score of a choice is formed: the sum of its tokens' log-likelihoods, or that divided by its
+    characters. Best the one by which the teacher is evaluated: `evaluation.normalisation`."""
     positions: Positions = "answer"
     """`answer`: the answer's tokens count. `all`: the question's tokens count too."""
 
@@ -41,10 +42,9 @@ class PseudoLabel(Loss):
 
         log_p = torch.log_softmax(teacher.logits[batch.token_read].float(), dim=-1)
         tokens = log_p.gather(1, batch.token_id[:, None])[:, 0]
-        options = len(batch.option_question)
-        scores = tokens.new_zeros(options).index_add_(0, batch.token_option, tokens)
-        if self.normalisation == "token":
-            scores = scores / torch.bincount(batch.token_option, minlength=options)
+        scores = tokens.new_zeros(len(batch.option_question)).index_add_(0, batch.token_option, tokens)
+        if self.normalisation == "character":
+            scores = scores / batch.option_characters
         table = scores.new_full((len(batch.ids), int(batch.option_choice.max()) + 1), -torch.inf)
         table[batch.option_question, batch.option_choice] = scores
         return table.argmax(dim=1)
