@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 import traceback
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 KEPT = "model"
 """Folder of a cached recover stage with its weights, kept with `save_model=true`: a new metric then trains nothing."""
+REMOVED = "removed.json"
+"""Beside it: which units its model lacks, in the numbering of the dense model."""
 ORIGINS = {"prepare": prepare.dense, "load": load.saved}
 """Stages that a model comes from."""
 STAGES = {
@@ -139,12 +142,14 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         replace(outcome, seconds=time.perf_counter() - started).save(folder)
         if stage.name == "recover" and context.config.save_model:
             export.save(model, folder / KEPT)
+            (folder / REMOVED).write_text(json.dumps(model.removed), encoding="utf-8")
         made.append(model)
 
     def again() -> LanguageModel:
-        kept = context.cache.path(context.kind("stages"), stage.key) / KEPT
-        if kept.is_dir():
-            return context.place(export.load(kept))
+        kept = context.cache.path(context.kind("stages"), stage.key)
+        if (kept / KEPT).is_dir():
+            removed = json.loads((kept / REMOVED).read_text(encoding="utf-8"))
+            return context.place(replace(export.load(kept / KEPT), removed=_tuples(removed)))
         model = before.take()
         fingerprints = work(stage, model, replace(context, log=Silent())).fingerprints
         if fingerprints != outcome.fingerprints:
@@ -158,6 +163,10 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         return outcome, before
     after = Lineage(stage.model_after, again)
     return outcome, after.give(made[0]) if made else after
+
+
+def _tuples(removed: dict[str, list[list[int]]]) -> dict[str, tuple[tuple[int, ...], ...]]:
+    return {name: tuple(tuple(layer) for layer in layers) for name, layers in removed.items()}
 
 
 def _nothing() -> LanguageModel:
