@@ -159,4 +159,3 @@ def test_a_unit_keeps_its_random_score_while_others_go() -> None:
 
 def test_only_random_needs_the_seed() -> None:
     assert Random.uses_seed and not L1.uses_seed and not L2.uses_seed
-    assert not any(criterion.uses_calibration for criterion in (L1, L2, Random))
