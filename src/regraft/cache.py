@@ -70,15 +70,6 @@ class Cache:
                 raise
         return path
 
-    def read_json(self, kind: str, key: str) -> Any | None:
-        """The plain data of a JSON entry, or None."""
-        path = self.find(kind, key)
-        return None if path is None else json.loads((path / "value.json").read_text(encoding="utf-8"))
-
-    def write_json(self, kind: str, key: str, value: Any) -> None:
-        """Store plain data; an entry that is already there stays."""
-        self.entry(kind, key, lambda folder: _dump(folder / "value.json", value))
-
 
 def _to_disk(file: Path) -> None:
     """Written pages reach the disk before the entry gets its name."""
@@ -87,7 +78,3 @@ def _to_disk(file: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _dump(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value), encoding="utf-8")
