@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -60,11 +61,15 @@ def _one(config: RunConfig, folder: Path, composed: DictConfig, settings: DictCo
         return None
     from regraft.run import run
 
+    if not gc.get_freeze_count():
+        # what the libraries brought stays as long as the process: to look through it after each run takes long
+        gc.freeze()
     chosen = choices(settings)
     if config.evaluate is not None:
         # what a checkpoint is, its own run knows
         chosen = {} if config.evaluate.run is None else Record.load(config.evaluate.run).choices
     record = run(config, folder, resolved(composed, settings), chosen, sweep=folder.parent.name)
+    gc.collect()  # models lie in cycles: the next run would find them still there
     if record.error is not None:
         # one line: whoever wants the traceback finds it in the record
         return RunFailed(f"{record.error.splitlines()[0]} (whole error in {folder / 'record.json'})")
