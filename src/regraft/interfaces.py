@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -305,19 +306,37 @@ class Loss(Component, ABC):
     def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue: ...
 
 
+Answers = Callable[["Batch"], "ModelOutputs"]
+"""What a teacher says to a batch, without graph, on the batch's device."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherContext:
+    """What a teacher may use."""
+
+    dense: Callable[[], LanguageModel]
+    """Loads the prepared dense model."""
+    dense_key: str
+    """Names its weights."""
+    student: LanguageModel
+    """The model that learns."""
+    cache: Cache
+    questions: Callable[[], Iterable[Batch]]
+    """Every question that will be learned from once, packed as the loss reads it, on the student's device."""
+    questions_key: str
+    """Names these batches, all that decides how they are computed included."""
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """The precision in which student and teacher compute."""
+    report: Callable[[Mapping[str, Any]], None]
+    """Takes plain data on the teacher for the stage's record."""
+
+
 class Teacher(Component, ABC):
     """Answers batches with logits."""
 
     @abstractmethod
-    def build(
-        self, dense: Callable[[], LanguageModel], student: LanguageModel, cache: Cache
-    ) -> Callable[[Batch], ModelOutputs]:
-        """A function of batches, without graph, on the student's device.
-
-        Args:
-            dense: Loads the prepared dense model.
-            student: The model that learns.
-            cache: Where a teacher of its own comes from.
+    def build(self, context: TeacherContext) -> Answers:
+        """A function of batches.
 
         Raises:
             ValueError: Teacher and student differ in vocabulary.

@@ -39,9 +39,7 @@ def test_each_run_is_accounted_for(study: Path, capsys: pytest.CaptureFixture[st
     with FileLock(study / "now" / CLAIM):
         assert main(["status", str(study)]) == 0
     told = capsys.readouterr().out
-    assert (
-        "7 runs asked for by 1 launches: 2 finished, 1 failed, 1 running, 2 interrupted, 1 missing, 1 stray" in told
-    )
+    assert "7 runs asked for by 1 launches: 2 finished, 1 failed, 1 running, 2 interrupted, 1 missing, 1 stray" in told
     for line in (
         "  wrong  loss=wrong  out of memory: 3 GiB\n",
         "  now  loss=now\n",

@@ -58,18 +58,34 @@ class Questions:
         return digest([[self.encoded[index].id for index in step] for step in self.order])
 
     def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
-        from regraft.tasks.packing import pack
-
         chosen = self.order[number]
         size = -(-len(chosen) // self.accumulation)
         for start in range(0, len(chosen), size):
-            part = [self.encoded[index] for index in chosen[start : start + size]]
-            batch = pack(
-                part,
-                reads=self.loss.reads,
-                positions=self.loss.positions,
-                pad_token_id=self.pad_token_id,
-                seed=self.seed,
-                labelled="labels" in self.loss.needs,
-            )
-            yield batch, len(part)
+            part = chosen[start : start + size]
+            yield self._packed(part), len(part)
+
+    def each(self) -> Iterator[Batch]:
+        """Every question once, in batches of similar length."""
+        from regraft.tasks.packing import length_grouped
+
+        size = -(-self.batch_size // self.accumulation)
+        return map(self._packed, length_grouped(self.encoded, size, generator_seed=0))
+
+    def content(self) -> str:
+        """Digest of everything that can be packed: ids and tokens of the questions, and how they are read."""
+        drawn = self.seed if self.loss.reads == "drawn_choice" else None
+        told = self.loss.reads == "gold"
+        questions = sorted((q.id, q.context, q.choices, q.answer if told else None) for q in self.encoded)
+        return digest([questions, self.loss.reads, self.loss.positions, drawn])
+
+    def _packed(self, chosen: Sequence[int]) -> Batch:
+        from regraft.tasks.packing import pack
+
+        return pack(
+            [self.encoded[index] for index in chosen],
+            reads=self.loss.reads,
+            positions=self.loss.positions,
+            pad_token_id=self.pad_token_id,
+            seed=self.seed,
+            labelled="labels" in self.loss.needs,
+        )

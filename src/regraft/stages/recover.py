@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas
 import torch
 
-from regraft.interfaces import AnyQuestion, LabelledQuestion, LanguageModel, RunLog
-from regraft.models.precision import resolved_precision
+from regraft.interfaces import AnyQuestion, LabelledQuestion, LanguageModel, RunLog, TeacherContext
+from regraft.models.precision import autocast, resolved_precision
 from regraft.records import TRAINING
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
@@ -16,6 +17,7 @@ from regraft.stages.context import Context
 from regraft.stages.fingerprints import weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
+from regraft.tasks.packing import move
 
 
 def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
@@ -42,9 +44,23 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         first=first,
         steps=last - first,
     )
+    precision = resolved_precision(model.model, training.precision)
+    reported: dict[str, Any] = {}
     teacher = None
     if "teacher_logits" in loss.needs:
-        teacher = config.teacher.build(context.load_dense, model, context.cache)
+        assert context.dense is not None, "the pipeline starts with prepare"
+        teacher = config.teacher.build(
+            TeacherContext(
+                dense=context.load_dense,
+                dense_key=context.dense.key,
+                student=model,
+                cache=context.cache,
+                questions=lambda: (move(batch, context.device) for batch in batches.each()),
+                questions_key=f"{batches.content()} {precision}",
+                autocast=lambda: autocast(model.model, training.precision),
+                report=reported.update,
+            )
+        )
     torch.manual_seed(config.seed)
     trainer = Trainer(
         model,
@@ -65,9 +81,10 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             "steps": last - first,
             "questions": len(questions),
             "examples": trainer.examples,
-            "precision": resolved_precision(model.model, training.precision),
+            "precision": precision,
             "device": model.model.device.type,
-        },
+        }
+        | ({"teacher": reported} if reported else {}),
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )

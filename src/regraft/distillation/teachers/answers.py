@@ -1,39 +1,60 @@
-"""How a model answers as a teacher."""
+"""How one model answers as a teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
 
-from regraft.interfaces import Batch, LanguageModel, ModelOutputs
+from regraft.interfaces import Answers, Batch, LanguageModel, ModelOutputs, Teacher, TeacherContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def answers_of(teacher: LanguageModel, student: LanguageModel, name: str) -> Callable[[Batch], ModelOutputs]:
-    """Forward passes of `teacher` without graph, on the device of `student`.
+class OneModel(Teacher):
+    """A teacher that is one model."""
 
-    Raises:
-        ValueError: The two give their tokens different numbers, or different numbers of tokens.
-    """
-    import torch
+    @abstractmethod
+    def model_name(self) -> str:
+        """What it is called in messages."""
 
-    from regraft.models.forward import forward
+    @abstractmethod
+    def load(self, context: TeacherContext) -> LanguageModel:
+        """The model that teaches."""
 
-    theirs, ours = _vocabulary(teacher.model), _vocabulary(student.model)
-    if theirs != ours or teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
-        raise ValueError(
-            f"teacher={name}: its vocabulary ({theirs} logits, {len(teacher.tokenizer)} tokens) must be the student's "
-            f"({ours} logits, {len(student.tokenizer)} tokens). Choose a teacher of the same family, or teacher=dense."
-        )
-    model = teacher.model.to(student.model.device).eval()  # type: ignore[arg-type]
+    @abstractmethod
+    def identity(self, context: TeacherContext) -> Any:
+        """Plain data that names its weights."""
 
-    def answer(batch: Batch) -> ModelOutputs:
-        with torch.no_grad():
-            return forward(model, batch)
+    def checked(self, context: TeacherContext) -> LanguageModel:
+        """The model that teaches, on the student's device.
 
-    return answer
+        Raises:
+            ValueError: Teacher and student give their tokens different numbers, or different numbers of tokens.
+        """
+        teacher, student = self.load(context), context.student
+        theirs, ours = _vocabulary(teacher.model), _vocabulary(student.model)
+        if theirs != ours or teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+            raise ValueError(
+                f"teacher={self.model_name()}: its vocabulary ({theirs} logits, {len(teacher.tokenizer)} tokens) must "
+                f"be the student's ({ours} logits, {len(student.tokenizer)} tokens). Choose a teacher of the same "
+                "family, or teacher=dense."
+            )
+        teacher.model.to(student.model.device).eval()  # type: ignore[arg-type]
+        return teacher
+
+    def build(self, context: TeacherContext) -> Answers:
+        import torch
+
+        from regraft.models.forward import forward
+
+        model = self.checked(context).model
+
+        def answer(batch: Batch) -> ModelOutputs:
+            with torch.no_grad():
+                return forward(model, batch)
+
+        return answer
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from regraft.distillation.teachers.answers import answers_of
-from regraft.interfaces import Batch, LanguageModel, ModelOutputs, Teacher
-
-if TYPE_CHECKING:
-    from regraft.cache import Cache
+from regraft.distillation.teachers.answers import OneModel
+from regraft.interfaces import LanguageModel, TeacherContext
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dense(Teacher):
+class Dense(OneModel):
     """The prepared model before anything was removed: self-distillation."""
 
-    def build(
-        self, dense: Callable[[], LanguageModel], student: LanguageModel, cache: Cache
-    ) -> Callable[[Batch], ModelOutputs]:
-        return answers_of(dense(), student, "dense")
+    def model_name(self) -> str:
+        return "dense"
+
+    def load(self, context: TeacherContext) -> LanguageModel:
+        return context.dense()
+
+    def identity(self, context: TeacherContext) -> str:
+        return context.dense_key

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-from regraft.distillation.teachers.answers import answers_of
-from regraft.interfaces import Batch, LanguageModel, Model, ModelOutputs, Teacher
-
-if TYPE_CHECKING:
-    from regraft.cache import Cache
+from regraft.distillation.teachers.answers import OneModel
+from regraft.interfaces import LanguageModel, Model, TeacherContext
 
 
 @dataclass(frozen=True, kw_only=True)
-class Other(Teacher):
+class Other(OneModel):
     """A model of its own, such as a larger one of the same family."""
 
     model: Model
     """The model; any choice of the group `model`."""
 
-    def build(
-        self, dense: Callable[[], LanguageModel], student: LanguageModel, cache: Cache
-    ) -> Callable[[Batch], ModelOutputs]:
-        return answers_of(self.model.load(cache), student, self.model.name)
+    def model_name(self) -> str:
+        return self.model.name
+
+    def load(self, context: TeacherContext) -> LanguageModel:
+        return self.model.load(context.cache)
+
+    def identity(self, context: TeacherContext) -> Any:
+        return self.model.identity()

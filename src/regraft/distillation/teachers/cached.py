@@ -1,0 +1,184 @@
+"""A teacher that was asked once and is in memory no more.
+
+For each position that the loss reads, one of two things is kept:
+
+* `hidden_states`: what enters the head, h (hidden_size). The head is applied again when the answer is needed,
+  z = W h, which is exact, and takes vocab / hidden_size times less room than the logits.
+* `top_k`: the k largest log-probabilities and what is left, r = 1 - sum over the top k of p. The other tokens share r
+  evenly: log p_v = log(r / (vocab - k)). What this loses is measured over all positions and reported.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from regraft.cache import digest
+from regraft.config.ranges import require
+from regraft.distillation.teachers.answers import OneModel
+from regraft.distillation.teachers.dense import Dense
+from regraft.interfaces import Answers, Batch, ModelOutputs, Teacher, TeacherContext
+
+if TYPE_CHECKING:
+    import torch
+
+KIND = "answers"
+ABOUT = "about.json"
+ANSWERS = "answers.safetensors"
+HEAD = "head.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cached(Teacher):
+    """What another teacher says, from the cache. The first run that needs it asks; all others find it there."""
+
+    teacher: OneModel = Dense()
+    """Who is asked."""
+    keep: Literal["hidden_states", "top_k"] = "hidden_states"
+    """What is kept of an answer: `hidden_states` is exact, `top_k` is smaller where hidden_size is above 2 k."""
+    k: int = 64
+    """Tokens that are kept of each position with `top_k`."""
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", self.k, "at least 1")
+
+    def build(self, context: TeacherContext) -> Answers:
+        key = digest(
+            {
+                "teacher": self.teacher.identity(context),
+                "questions": context.questions_key,
+                "keep": self.keep if self.keep == "hidden_states" else self.k,
+            }
+        )
+        device = context.student.model.device.type
+        kind = KIND if device == "cpu" else f"{KIND}-{device}"
+        make = partial(_ask_hidden_states if self.keep == "hidden_states" else _ask_top_k, self, context)
+        folder = context.cache.entry(kind, key, make)
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        context.report({"kept": self.keep, **about["error"]})
+        return _HiddenStates(folder, about) if self.keep == "hidden_states" else _TopK(folder, about)
+
+
+class _Kept:
+    """The kept positions of the questions of a batch."""
+
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        from safetensors.torch import load_file
+
+        self.about = about
+        self.tensors = load_file(folder / ANSWERS)
+
+    def rows(self, batch: Batch) -> torch.Tensor:
+        """(reads,) long; where the answers to the positions that the batch reads lie."""
+        import torch
+
+        spans = [self.about["spans"][name] for name in batch.ids]
+        rows = torch.cat([torch.arange(start, start + length) for start, length in spans])
+        assert len(rows) == len(batch.read), "the batch reads what was asked"
+        return rows
+
+
+class _HiddenStates(_Kept):
+    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+        from safetensors.torch import load_file
+
+        super().__init__(folder, about)
+        self.head = load_file(folder / HEAD)
+
+    def __call__(self, batch: Batch) -> ModelOutputs:
+        """The head on the kept states, under whatever autocast the caller is in."""
+        import torch
+
+        device = batch.read.device
+        self.head = {name: tensor.to(device) for name, tensor in self.head.items()}
+        with torch.no_grad():
+            states = self.tensors["hidden_states"][self.rows(batch)].to(device)
+            logits = torch.nn.functional.linear(states, self.head["weight"], self.head.get("bias"))
+            cap = self.about["softcap"]
+            return ModelOutputs(logits=logits if cap is None else torch.tanh(logits / cap) * cap)
+
+
+class _TopK(_Kept):
+    def __call__(self, batch: Batch) -> ModelOutputs:
+        """Log-probabilities, which are logits of themselves: the kept ones, and the rest spread evenly."""
+        rows, device = self.rows(batch), batch.read.device
+        kept = {name: tensor[rows].to(device) for name, tensor in self.tensors.items()}
+        return ModelOutputs(logits=_spread(**kept, vocabulary=self.about["vocabulary"]))
+
+
+def _spread(log_p: torch.Tensor, token: torch.Tensor, log_left: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """(reads, vocab) log-probabilities from (reads, k) of the largest and the mass of all others, (reads, 1)."""
+    others = log_left - math.log(max(vocabulary - log_p.shape[1], 1))
+    return others.expand(-1, vocabulary).scatter(1, token.long(), log_p)
+
+
+def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from regraft.models.forward import forward
+
+    model = teacher.teacher.checked(context).model
+    states: list[torch.Tensor] = []
+    spans: dict[str, tuple[int, int]] = {}
+    for batch in context.questions():
+        with torch.no_grad(), context.autocast():
+            hidden = forward(model, batch, hidden_states=True).hidden_states
+        assert hidden is not None
+        _span(spans, batch)
+        states.append(hidden[-1].cpu())
+    head = model.get_output_embeddings()
+    kept = {"weight": head.weight} | ({} if getattr(head, "bias", None) is None else {"bias": head.bias})
+    save_file({"hidden_states": torch.cat(states)}, folder / ANSWERS)
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}, folder / HEAD)
+    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    _write(folder, {"spans": spans, "softcap": cap, "error": {}})
+
+
+def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    answers = teacher.teacher.build(context)
+    answered: list[dict[str, torch.Tensor]] = []
+    spans: dict[str, tuple[int, int]] = {}
+    divergence, distance, vocabulary = 0.0, 0.0, 0
+    for batch in context.questions():
+        with context.autocast():
+            logits = answers(batch).logits
+        log_p = torch.log_softmax(logits.float(), dim=1)
+        vocabulary = log_p.shape[1]
+        top = log_p.topk(min(teacher.k, vocabulary), dim=1)
+        log_left = log_p.scatter(1, top.indices, -torch.inf).logsumexp(dim=1, keepdim=True)
+        kept = {"log_p": top.values, "token": top.indices.int(), "log_left": log_left}
+        p, log_q = log_p.exp(), _spread(**kept, vocabulary=vocabulary)
+        divergence += float(torch.where(p > 0, p * (log_p - log_q), 0.0).sum())
+        distance += float((p - log_q.exp()).abs().sum()) / 2
+        _span(spans, batch)
+        answered.append({name: tensor.cpu() for name, tensor in kept.items()})
+    tensors = {name: torch.cat([each[name] for each in answered]) for name in answered[0]}
+    save_file(tensors, folder / ANSWERS)
+    reads = len(tensors["log_p"])
+    error = {"top_k_kl": divergence / reads, "top_k_total_variation": distance / reads}
+    _write(folder, {"spans": spans, "vocabulary": vocabulary, "error": error})
+
+
+def _span(spans: dict[str, tuple[int, int]], batch: Batch) -> None:
+    """Note where the answers of each question of the batch will lie: behind those that came before."""
+    import torch
+
+    start, length = next(reversed(spans.values()), (0, 0))
+    at = start + length
+    counts: Sequence[int] = torch.bincount(batch.read_question, minlength=len(batch.ids)).tolist()
+    for name, count in zip(batch.ids, counts, strict=True):
+        spans[name] = (at, count)
+        at += count
+
+
+def _write(folder: Path, about: dict[str, Any]) -> None:
+    (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
