@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
@@ -16,6 +17,7 @@ from regraft.config.ranges import ConfigError
 from regraft.records import Record, is_finished
 from regraft.sweeps.failures import RunFailed, SweepFailed
 from regraft.sweeps.identity import register, resolved, typed
+from regraft.sweeps.watch import watched
 
 
 def conf() -> Path:
@@ -43,6 +45,7 @@ def task(composed: DictConfig) -> None:
     if config.evaluate is not None:
         # what a checkpoint is, its own run knows
         choices = {} if config.evaluate.run is None else Record.load(config.evaluate.run).choices
+    config = replace(config, tracker=watched(config.tracker))
     record = run(config, folder, resolved(composed, settings), choices, sweep=folder.parent.name)
     if record.error is not None:
         raise RunFailed(f"{record.error.splitlines()[0]} (whole error in {folder / 'record.json'})")
