@@ -232,6 +232,7 @@ class Study:
 
     def close(self) -> None:
         """Leave trials that were not told to whoever searches next."""
+        Path(self._alive.lock_file).unlink(missing_ok=True)
         self._alive.release()
 
     def _open(self) -> optuna.Study:
@@ -321,7 +322,7 @@ class Study:
             return False
         try:
             with FileLock(lock, timeout=0):
-                pass
+                lock.unlink()
         except Timeout:
             return True
         return False
