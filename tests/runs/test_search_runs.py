@@ -44,7 +44,10 @@ def trials(sweep: Path) -> list[tuple[str, dict[str, Any], list[float] | None]]:
 
 
 def dominates(one: dict[str, float | None], other: dict[str, float | None]) -> bool:
-    pairs = [(one["selection/dense_agreement"], other["selection/dense_agreement"]), (other["parameters"], one["parameters"])]
+    pairs = [
+        (one["selection/dense_agreement"], other["selection/dense_agreement"]),
+        (other["parameters"], one["parameters"]),
+    ]
     return all(a >= b for a, b in pairs) and any(a > b for a, b in pairs)  # type: ignore[operator]
 
 
@@ -133,7 +136,9 @@ def test_failed_runs_are_failed_trials_and_hopeless_ones_are_stopped(regraft: Re
     assert "test/nll" in result.stderr
     result = regraft(*search, "hydra.sweeper.objectives={test/nll:minimize}")
     assert result.returncode == 1
-    assert "trials failed; the same command tries them again:\n  recovery.learning_rate=1e+30: loss=nan" in result.stderr
+    assert (
+        "trials failed; the same command tries them again:\n  recovery.learning_rate=1e+30: loss=nan" in result.stderr
+    )
     assert "Traceback" not in result.stderr
     states = {point["recovery.learning_rate"]: state for state, point, _ in trials(tmp_path / "multirun" / "rates")}
     assert states["1e+30"] == "FAIL"
@@ -149,7 +154,10 @@ def test_failed_runs_are_failed_trials_and_hopeless_ones_are_stopped(regraft: Re
 MISTAKES = [
     (["sparsity=interval(0.1,0.9)"], "hydra.sweeper.objectives={}: must be at least one metric"),
     ([OBJECTIVES], "there is nothing to search"),
-    ([OBJECTIVES, "sparsity=0.1,0.2"], "objectives.selection/dense_agreement: must be of a split that is evaluated, test."),
+    (
+        [OBJECTIVES, "sparsity=0.1,0.2"],
+        "objectives.selection/dense_agreement: must be of a split that is evaluated, test.",
+    ),
     (["hydra.sweeper.objectives={parameters:minimize}", "sparsity=interval(0,1)"], "sparsity=1.0: must be"),
     (["hydra.sweeper.objectives={parameters:minimize}", "loss=kl,kll"], "Could not find 'loss/kll'"),
     (["hydra.sweeper.objectives={parameters:minimize}", "loss=kl,ce", "hydra.sweeper.n_trials=0"], "n_trials=0"),

@@ -107,14 +107,14 @@ def test_the_front_is_that_of_brute_force(tmp_path: Path) -> None:
     tried = [(trial.point, measured(record(trial.point))) for trial in run_on(searching)]
     values = [(float(found["selection/accuracy"] or 0), float(found["parameters"] or 0)) for _, found in tried]
     front = sorted(
-        (a, p)
-        for a, p in values
-        if not any(other != (a, p) and other[0] >= a and other[1] <= p for other in values)
+        (a, p) for a, p in values if not any(other != (a, p) and other[0] >= a and other[1] <= p for other in values)
     )
     assert 1 < len(front) < 40
     assert [tuple(best.values.values()) for best in searching.best()] == front
     told = "\n".join(searching.account())
-    assert "40 trials: 40 finished" in told and "Pareto front (maximize selection/accuracy, minimize parameters)" in told
+    assert (
+        "40 trials: 40 finished" in told and "Pareto front (maximize selection/accuracy, minimize parameters)" in told
+    )
 
 
 def test_tpe_finds_more_than_chance(tmp_path: Path) -> None:
@@ -165,7 +165,10 @@ def test_what_failed_is_tried_again_by_the_next_command_only(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"space": {"x": Interval(low=0.0, high=2.0), **{k: SPACE[k] for k in ("+y", "loss")}}}, "x was 0 to 1, is 0 to 2"),
+        (
+            {"space": {"x": Interval(low=0.0, high=2.0), **{k: SPACE[k] for k in ("+y", "loss")}}},
+            "x was 0 to 1, is 0 to 2",
+        ),
         ({"space": {k: SPACE[k] for k in ("x", "+y")}}, "loss was a,b, is not there"),
         ({"objectives": ONE}, "parameters was minimize, is not there"),
         ({"run_id": "other", "knobs": {"steps": 8}}, "steps was 4, is 8"),

@@ -55,7 +55,11 @@ def test_what_makes_no_sense_is_refused(text: str, message: str) -> None:
 
 
 def test_points_that_stand_for_a_space() -> None:
-    space = {"loss": Choice(options=("ce", "kl")), "+w.0": Interval(low=0.0, high=1.0), "steps": parsed("range(0,10,4)")}
+    space = {
+        "loss": Choice(options=("ce", "kl")),
+        "+w.0": Interval(low=0.0, high=1.0),
+        "steps": parsed("range(0,10,4)"),
+    }
     assert written(middle(space)) == ["loss=ce", "+w.0=0.5", "steps=4"]
     assert [list(point.values()) for point in edges(space)] == [
         ["ce", 0.5, 4],
