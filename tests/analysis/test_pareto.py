@@ -71,15 +71,8 @@ def test_runs_are_chosen_by_selection_questions(search: Path) -> None:
 def test_the_command_tells_and_draws(search: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["pareto", str(search)]) == 0
     told = capsys.readouterr().out
-    assert told.splitlines()[0].split() == [
-        "parameters",
-        "accuracy",
-        "(selection)",
-        "(test)",
-        "run",
-        "loss",
-        "sparsity",
-    ]
+    header = ["parameters", "accuracy", "(selection)", "(test)", "run", "loss", "sparsity"]
+    assert told.splitlines()[0].split() == header
     assert "900         90.0 %                88.0 %" in told
     assert "joins the 4 that no other run beats on selection questions" in told
     assert "6 finished runs" in told

@@ -183,23 +183,16 @@ class Study:
         """
         numbers = measured(record)
         values = {metric: find(numbers, metric) for metric in self.definition.objectives}
-        self._note(trial, "run", record.run_id)
-        self._study.tell(trial.number, list(values.values()))
+        self._end(trial, "COMPLETE", list(values.values()), run=record.run_id)
         log.info("trial %d: %s", trial.number, _line(values, record.run_id, trial.point))
 
     def fail(self, trial: Trial, error: str) -> None:
         """The run of a trial has failed; the next command tries the same again."""
-        from optuna.trial import TrialState
-
-        self._note(trial, "error", error)
-        self._study.tell(trial.number, state=TrialState.FAIL)
+        self._end(trial, "FAIL", None, error=error)
 
     def stop(self, trial: Trial, error: str) -> None:
         """The run of a trial was found hopeless."""
-        from optuna.trial import TrialState
-
-        self._note(trial, "error", error)
-        self._study.tell(trial.number, state=TrialState.PRUNED)
+        self._end(trial, "PRUNED", None, error=error)
         log.info("trial %d: %s", trial.number, error)
 
     @property
@@ -358,8 +351,7 @@ class Study:
         if "again" in own.user_attrs or "COMPLETE" in states or not states.keys() & {"PRUNED", "FAIL"}:
             return False
         before = states.get("PRUNED") or states["FAIL"]
-        self._study._storage.set_trial_user_attr(own._trial_id, "same", before.number)
-        self._study.tell(trial.number, state=before.state)
+        self._end(trial, before.state.name, None, same=before.number)
         return True
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
@@ -377,8 +369,16 @@ class Study:
     def _point(self, trial: FrozenTrial) -> dict[str, Value]:
         return {key: trial.params[name] for key in self.definition.space if (name := key.lstrip("+")) in trial.params}
 
-    def _note(self, trial: Trial, key: str, value: str) -> None:
-        self._study._storage.set_trial_user_attr(self._trials[trial.number]._trial_id, key, value)
+    def _end(self, trial: Trial, state: str, values: list[float] | None, **notes: str | int) -> None:
+        """Write down what became of a trial, unless another process has."""
+        from optuna.trial import TrialState
+
+        frozen = self._trials[trial.number]
+        if frozen.state.is_finished():
+            return
+        for key, value in notes.items():
+            self._study._storage.set_trial_user_attr(frozen._trial_id, key, value)
+        self._study.tell(trial.number, values, state=TrialState[state])
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from regraft.interfaces import RunInfo, RunLog, Tracker
 from regraft.sweeps.journal import STUDY, Unmeasured, find, require_optuna, storage
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import FrozenTrial
 
 TRIAL = "REGRAFT_TRIAL"
@@ -44,33 +45,36 @@ class Watched(Tracker):
     """The run's trial."""
 
     def start(self, run: RunInfo) -> RunLog:
-        return WatchedLog(self.tracker.start(run), Path(self.journal), self.number)
+        require_optuna()
+        import optuna
+
+        study = optuna.load_study(
+            study_name=STUDY,
+            storage=storage(Path(self.journal)),
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+        )
+        return WatchedLog(self.tracker.start(run), study, self.number)
 
 
 class WatchedLog(RunLog):
     """Hands everything on to `inner`, and reports one metric to the trial of a search.
 
     Evaluations count 1, 2, ... after each pruning step (that of the dense model, which is the first, is the same for
-    all); training steps count once every `every`. A verdict is carried out only when the run goes on, so that one which
+    all); of training steps every `every`-th. A verdict is carried out only when the run goes on, so that one which
     is through keeps its result.
 
     Raises:
         Hopeless: On the next log after the verdict.
     """
 
-    def __init__(self, inner: RunLog, journal: Path, number: int) -> None:
-        import optuna
+    def __init__(self, inner: RunLog, study: optuna.Study, number: int) -> None:
+        from optuna.trial import Trial
 
-        require_optuna()
         self._inner = inner
-        self._study = optuna.load_study(
-            study_name=STUDY,
-            storage=storage(journal),
-            sampler=optuna.samplers.RandomSampler(),
-            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
-        )
-        self._trial = optuna.trial.Trial(self._study, self._trials[number]._trial_id)
-        self._watch: dict[str, Any] = self._study.user_attrs["watch"]
+        self._study = study
+        self._trial = Trial(study, self._trials[number]._trial_id)
+        self._watch: dict[str, Any] = study.user_attrs["watch"]
         self._evaluations = -1
         self._verdict = ""
 
@@ -108,18 +112,14 @@ class WatchedLog(RunLog):
             if self._trial.should_prune():
                 self._verdict = f"{said} is not in the best third of the trials (successive halving)"
         elif (middle := self._median(finished, at)) is not None:
-            better = middle < self._watch["sign"] * value
-            if value * self._watch["sign"] != middle and better != self._maximizes:
+            signed = self._watch["sign"] * value
+            if signed < middle if self._study.direction.name == "MAXIMIZE" else signed > middle:
                 median = self._watch["sign"] * middle
                 self._verdict = f"{said} is worse than {median:.6g}, the median of {len(finished)} finished trials"
 
     @property
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
-
-    @property
-    def _maximizes(self) -> bool:
-        return self._study.direction.name == "MAXIMIZE"
 
     def _median(self, finished: Sequence[FrozenTrial], at: int) -> float | None:
         """Of what finished trials had at the same point.
