@@ -285,7 +285,8 @@ def _told(table: pandas.DataFrame, x: Metric, y: Metric, chooses: str, beside: S
 
 
 def _short(text: str) -> str:
-    """Settings with four digits of each number."""
+    """Settings with the end of each key, and four digits of each number."""
+    text = re.sub(r"\b(?:\w+\.)+(\w+\.\w+=)", r"\1", text)
     return re.sub(r"\d*\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text)
 
 

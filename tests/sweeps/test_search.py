@@ -39,9 +39,9 @@ def settings(**changed: Any) -> Settings:
     return Settings(**(plain | changed))
 
 
-def study(folder: Path, space: Space = SPACE, run_id: str = "r", knobs: Any = None, **changed: Any) -> Study:
+def study(folder: Path, space: Space = SPACE, identity: str = "r", knobs: Any = None, **changed: Any) -> Study:
     how = settings(**changed)
-    definition = Definition(space=space, objectives=how.objectives, run_id=run_id, settings=knobs or {"steps": 4})
+    definition = Definition(space=space, objectives=how.objectives, identity=identity, settings=knobs or {"steps": 4})
     return Study(folder, definition, how)
 
 
@@ -171,8 +171,8 @@ def test_what_failed_is_tried_again_by_the_next_command_only(tmp_path: Path) -> 
         ),
         ({"space": {k: SPACE[k] for k in ("x", "+y")}}, "loss was a,b, is not there"),
         ({"objectives": ONE}, "parameters was minimize, is not there"),
-        ({"run_id": "other", "knobs": {"steps": 8}}, "steps was 4, is 8"),
-        ({"run_id": "other"}, "in the code"),
+        ({"identity": "other", "knobs": {"steps": 8}}, "steps was 4, is 8"),
+        ({"identity": "other"}, "in the code"),
     ],
 )
 def test_another_search_in_the_same_folder_is_refused_and_nothing_lost(

@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.regraft_sweeper.runs import RunsSweeper
+from regraft.cache import digest
 from regraft.config.ranges import ConfigError, require
 from regraft.records import Record
 from regraft.stages.plan import run_id
@@ -102,8 +103,8 @@ class SearchSweeper(RunsSweeper):
             ConfigError: A run at a bound of the space, or with one of its choices, would be refused, or would not
                 measure an objective.
         """
-        for point in edges(space):
-            self._config(fixed, written(point))
+        # what no run in the middle does, such as training without a loss, one with another choice may do
+        names = [run_id(self._config(fixed, written(point))[0]) for point in edges(space)]
         config, plain = self._config(fixed, written(middle(space)))
         splits = config.evaluation.splits
         for metric in settings.objectives:
@@ -119,7 +120,7 @@ class SearchSweeper(RunsSweeper):
             for key, value in _leaves(plain, "")
             if key.split(".")[0] not in NEUTRAL and not any(f"{key}.".startswith(f"{name}.") for name in keys)
         }
-        return Definition(space=space, objectives=settings.objectives, run_id=run_id(config), settings=leaves)
+        return Definition(space=space, objectives=settings.objectives, identity=digest(names), settings=leaves)
 
     def _config(self, fixed: Sequence[str], own: Sequence[str]) -> tuple[RunConfig, dict[str, Any]]:
         """The config of a run, typed and as plain data.

@@ -86,15 +86,15 @@ class Definition:
 
     space: Space
     objectives: Mapping[str, Direction]
-    run_id: str
-    """Of the run in the middle of the space: moves with every setting that can change a result."""
+    identity: str
+    """Of the runs that stand for the space: moves with every setting that can change a result."""
     settings: Mapping[str, Any]
-    """The leaves of that run's config, to name what has changed."""
+    """The leaves of what their configs share, to name what has changed."""
 
     @property
     def plain(self) -> dict[str, Any]:
         """As JSON gives it back."""
-        parts = {"space": plain(self.space), "objectives": dict(self.objectives), "run_id": self.run_id}
+        parts = {"space": plain(self.space), "objectives": dict(self.objectives), "identity": self.identity}
         return json.loads(json.dumps(parts | {"settings": dict(self.settings)}))
 
     def changes(self, before: Mapping[str, Any]) -> list[str]:
@@ -102,14 +102,14 @@ class Definition:
         now = self.plain
         found: list[str] = []
         parts = ["space", "objectives"]
-        if all(before[part] == now[part] for part in parts) and before["run_id"] != now["run_id"]:
+        if all(before[part] == now[part] for part in parts) and before["identity"] != now["identity"]:
             parts = ["settings"]
         for part in parts:
             for key in {**before[part], **now[part]}:
                 was, is_now = before[part].get(key), now[part].get(key)
                 if was != is_now:
                     found.append(f"{key} was {_told(was)}, is {_told(is_now)}")
-        return found or (["what the settings mean, in the code"] if before["run_id"] != now["run_id"] else [])
+        return found or (["what the settings mean, in the code"] if before["identity"] != now["identity"] else [])
 
 
 @dataclass(frozen=True, kw_only=True)
