@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import RunInfo, RunLog, Tracker
 from regraft.records import Record, Row
 from regraft.sweeps.journal import Unmeasured, find, measured
 from regraft.sweeps.search import Definition, Settings, Study, Trial
-from regraft.sweeps.space import Choice, Interval, Space, Value
+from regraft.sweeps.space import Choice, Interval, Space, Value, dimension, written
 from regraft.sweeps.watch import STOPPED, TRIAL, Hopeless, watched
 from regraft.tracking.none import NoTracker
 
@@ -275,10 +276,10 @@ def test_hopeless_runs_are_stopped_when_they_go_on(tmp_path: Path, monkeypatch: 
         assert not iterative(searching, next(trials), [0.8, 0.7, last], monkeypatch)
     assert not iterative(searching, next(trials), [0.8, 0.7, 0.7], monkeypatch), "as good as the others"
     error = iterative(searching, next(trials), [0.3, 0.7, 0.9], monkeypatch)
-    assert error.startswith(f"{STOPPED}selection/accuracy=0.3 after 1 pruning steps is ")
+    assert error.startswith(f"{STOPPED}selection/accuracy=0.3 after pruning step 1 is ")
     if rule == "median":
         error = iterative(searching, next(trials), [0.9, 0.1, 0.9], monkeypatch)
-        assert error.startswith(f"{STOPPED}selection/accuracy=0.1 after 2 pruning steps is worse than 0.7")
+        assert error.startswith(f"{STOPPED}selection/accuracy=0.1 after pruning step 2 is worse than 0.7")
         # nothing is left to save after the last step
         assert not iterative(searching, next(trials), [0.8, 0.7, 0.1], monkeypatch)
     searching.close()
@@ -326,3 +327,14 @@ def test_a_stopped_point_is_not_run_again(tmp_path: Path) -> None:
     searching.close()
     assert sorted(asked) == ["a", "b"]
     assert run_on(study(tmp_path, space={"loss": Choice(options=("a", "b"))}, objectives=ONE, batch=1)) == []
+
+
+def test_steps_are_written_as_they_are_meant(tmp_path: Path) -> None:
+    tenths = dimension(OverridesParser.create().parse_override("x=range(0.1,0.6,0.1)"))
+    steps = dimension(OverridesParser.create().parse_override("steps=tag(int,log,interval(1,64))"))
+    searching = study(tmp_path, space={"x": tenths, "steps": steps}, sampler="random", n_trials=60, batch=60)
+    points = [trial.point for trial in searching.ask()]
+    assert {point["x"] for point in points} == {0.1, 0.2, 0.3, 0.4, 0.5}
+    assert all(isinstance(point["steps"], int) and 1 <= point["steps"] <= 64 for point in points)
+    assert written({"x": 0.3, "rate": 1e-5, "loss": "kl"}) == ["x=0.3", "rate=1e-05", "loss=kl"]
+    searching.close()

@@ -89,7 +89,7 @@ class WatchedLog(RunLog):
         if step is None:
             self._evaluations += 1
             if self._evaluations:
-                self._report(value, self._evaluations, f"after {self._evaluations} pruning steps")
+                self._report(value, self._evaluations, f"after pruning step {self._evaluations}")
         elif step % self._watch["every"] == 0:
             self._report(value, step // self._watch["every"], f"in training step {step}")
 
