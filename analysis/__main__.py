@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import collect, comparison, figures, pareto, tables
+from analysis import collect, comparison, figures, pareto, status, tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 2 is returned for what the user can mend, with a message on stderr."""
     given = parser().parse_args(arguments)
     try:
-        lines = given.command(collect.collect(given.sweeps), given)
+        lines = given.command(given)
     except (collect.AnalysisError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
+    add("status", _status, "Say what became of each run: finished, failed, running, missing; and by which code.")
     columns = f"columns of the table:\n{collect.described_columns()}"
     add("collect", _collect, "Write one tidy table of all numbers: results.parquet and results.csv.", columns)
     table = add("table", _table, "Print accuracy by criterion, loss and sparsity.")
@@ -75,28 +76,37 @@ def parser() -> argparse.ArgumentParser:
     return root
 
 
-def _collect(collection: collect.Collection, given: argparse.Namespace) -> list[str]:
+def _status(given: argparse.Namespace) -> list[str]:
+    return status.told(given.sweeps)
+
+
+def _collect(given: argparse.Namespace) -> list[str]:
+    collection = collect.collect(given.sweeps)
     written = collect.write(collection)
     return [*collection.account(), *(f"table: {path}" for path in written)]
 
 
-def _table(collection: collect.Collection, given: argparse.Namespace) -> list[str]:
+def _table(given: argparse.Namespace) -> list[str]:
+    collection = collect.collect(given.sweeps)
     return [tables.accuracy(collection, markdown=given.markdown), "", *collection.account()]
 
 
-def _figures(collection: collect.Collection, given: argparse.Namespace) -> list[str]:
+def _figures(given: argparse.Namespace) -> list[str]:
+    collection = collect.collect(given.sweeps)
     drawn = figures.accuracy_vs_sparsity(collection, collection.folders[0] / "figures", given.x)
     return [drawn.caption, *drawn.gaps, *collection.account(), *(f"figure: {path}" for path in drawn.files)]
 
 
-def _pareto(collection: collect.Collection, given: argparse.Namespace) -> list[str]:
+def _pareto(given: argparse.Namespace) -> list[str]:
+    collection = collect.collect(given.sweeps)
     x, y = pareto.metric(given.x, given.x_better), pareto.metric(given.y, given.y_better)
     drawn, table = pareto.front(collection, collection.folders[0] / "figures", x, y, given.split)
     files = [f"figure: {path}" for path in drawn.files]
     return [*table, "", drawn.caption, *drawn.gaps, *collection.account(), *files]
 
 
-def _compare(collection: collect.Collection, given: argparse.Namespace) -> list[str]:
+def _compare(given: argparse.Namespace) -> list[str]:
+    collection = collect.collect(given.sweeps)
     comparisons, alone = comparison.compare(collection, given.factor, given.a, given.b)
     lines = [each.verdict for each in comparisons]
     per_seed = [

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas
 
-from regraft.records import PREDICTION_COLUMNS, PREDICTIONS, RECORD, Record, Row, StageRecord
+from regraft.records import PREDICTION_COLUMNS, PREDICTIONS, RECORD, Manifest, Record, Row, StageRecord, is_running
 
 DIGITS = 6
 """Sparsities are keys of groups, so they are rounded: 0.1 + 0.2 and 0.3 are one sparsity."""
@@ -159,6 +159,7 @@ class Collection:
     runs: tuple[Run, ...]
     failed: tuple[tuple[Path, str], ...] = ()
     unfinished: tuple[tuple[Path, str], ...] = ()
+    missing: tuple[tuple[Path, str], ...] = ()
     unreadable: tuple[tuple[Path, str], ...] = ()
     repeated: tuple[tuple[Path, str], ...] = ()
 
@@ -205,6 +206,7 @@ class Collection:
         for kind, found in (
             ("failed", self.failed),
             ("unfinished", self.unfinished),
+            ("asked for and not begun", self.missing),
             ("unreadable", self.unreadable),
             ("repeated, counted once", self.repeated),
         ):
@@ -221,7 +223,13 @@ def collect(folders: Sequence[Path | str]) -> Collection:
         AnalysisError: A folder does not exist or is a run's, or no run has finished.
     """
     runs: dict[str, Run] = {}
-    left_out: dict[str, list[tuple[Path, str]]] = {"failed": [], "unfinished": [], "unreadable": [], "repeated": []}
+    left_out: dict[str, list[tuple[Path, str]]] = {
+        "failed": [],
+        "unfinished": [],
+        "missing": [],
+        "unreadable": [],
+        "repeated": [],
+    }
     sweeps = tuple(dict.fromkeys(Path(folder) for folder in folders))
     for sweep in sweeps:
         if not sweep.is_dir():
@@ -231,7 +239,9 @@ def collect(folders: Sequence[Path | str]) -> Collection:
         for folder in sorted(path for path in sweep.iterdir() if path.is_dir()):
             if not (folder / RECORD).exists():
                 if (folder / ".hydra").is_dir():
-                    left_out["unfinished"].append((folder, "no record; it is still running, or was stopped"))
+                    left_out["unfinished"].append(
+                        (folder, "it is running" if is_running(folder) else "it was stopped or killed")
+                    )
                 continue
             try:
                 record = Record.load(folder)
@@ -247,12 +257,22 @@ def collect(folders: Sequence[Path | str]) -> Collection:
                 left_out["repeated"].append((folder, f"the run of {runs[record.run_id].folder}"))
             else:
                 runs[record.run_id] = run
+        left_out["missing"] += _missing(sweep)
     collection = Collection(
         folders=sweeps, runs=tuple(runs.values()), **{kind: tuple(found) for kind, found in left_out.items()}
     )
     if not runs:
         raise AnalysisError("\n".join([*collection.account(), "Nothing to analyse. Run the sweep first."]))
     return collection
+
+
+def _missing(sweep: Path) -> list[tuple[Path, str]]:
+    """Runs that the sweep was asked for and that have no folder."""
+    try:
+        manifest = Manifest.load(sweep)
+    except (FileNotFoundError, ValueError):
+        return []
+    return [(sweep / name, " ".join(asked)) for name, asked in manifest.runs.items() if not (sweep / name).is_dir()]
 
 
 def write(collection: Collection) -> tuple[Path, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from dataclasses import replace
@@ -13,10 +14,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from regraft import interruption
 from regraft.config.ranges import ConfigError
-from regraft.records import Record, is_finished
-from regraft.sweeps.failures import RunFailed, SweepFailed
-from regraft.sweeps.identity import register, resolved, typed
+from regraft.config.schema import RunConfig
+from regraft.records import Record, SchemaError, is_finished
+from regraft.sweeps import worker
+from regraft.sweeps.claims import claimed
+from regraft.sweeps.failures import RunBusy, RunFailed, RunStopped, SweepFailed
+from regraft.sweeps.identity import choices, register, resolved, typed
 from regraft.sweeps.watch import watched
 
 
@@ -27,41 +32,70 @@ def conf() -> Path:
 
 
 def task(composed: DictConfig) -> None:
-    """One run.
+    """One run, unless it has finished or another process is doing it.
 
     Raises:
         RunFailed: The run failed. Raised afresh, so that no traceback keeps a model in memory.
+        RunBusy: Another process is doing it.
+        Stopped: The process was told to stop. A worker says so by RunStopped, lest its launcher ends the other workers.
     """
     settings: DictConfig = HydraConfig.get()  # type: ignore[assignment]
     config = typed(composed, settings)
     folder = Path(settings.runtime.output_dir)
+    if worker.is_worker():
+        worker.stop_with_the_sweep()
+    try:
+        with interruption.watch(forever=worker.is_worker()), claimed(folder):
+            error: RuntimeError | None = _one(config, folder, composed, settings)
+    except interruption.Stopped as stopped:
+        if not worker.is_worker():
+            raise
+        if worker.is_orphan():
+            os._exit(128 + stopped.number)  # nobody is left who would end this process
+        error = RunStopped(f"{folder}: {stopped}")
+    if error is not None:
+        raise error
+
+
+def _one(config: RunConfig, folder: Path, composed: DictConfig, settings: DictConfig) -> RunFailed | None:
     if is_finished(folder, config.save_model):
         sys.stdout.write(f"{folder}: finished before; nothing to do.\n")
-        return
+        return None
     from regraft.run import run
 
-    choices = {str(group): str(choice) for group, choice in settings.runtime.choices.items() if choice is not None}
-    choices = {group: choice for group, choice in choices.items() if not group.startswith("hydra")}
+    if not gc.get_freeze_count():
+        # what the libraries brought stays as long as the process: to look through it after each run takes long
+        gc.freeze()
+    chosen = choices(settings)
     if config.evaluate is not None:
         # what a checkpoint is, its own run knows
-        choices = {} if config.evaluate.run is None else Record.load(config.evaluate.run).choices
+        chosen = {} if config.evaluate.run is None else Record.load(config.evaluate.run).choices
     config = replace(config, tracker=watched(config.tracker))
-    record = run(config, folder, resolved(composed, settings), choices, sweep=folder.parent.name)
+    record = run(config, folder, resolved(composed, settings), chosen, sweep=folder.parent.name)
+    gc.collect()  # models lie in cycles: the next run would find them still there
     if record.error is not None:
-        raise RunFailed(f"{record.error.splitlines()[0]} (whole error in {folder / 'record.json'})")
+        # one line: whoever wants the traceback finds it in the record
+        return RunFailed(f"{record.error.splitlines()[0]} (whole error in {folder / 'record.json'})")
     sys.stdout.write(f"{folder}\n")
+    return None
 
 
 def main() -> None:
-    """Entry point: errors of the user come out as one message, with exit code 1."""
+    """Entry point: errors of the user come out as one message, with exit code 1; a signal as 128 and its number."""
     register()
     # let errors through to here, where they are told in one place
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")(task)()
-    except (HydraException, OmegaConfBaseException, ConfigError, RunFailed, SweepFailed, OSError) as error:
+    except (HydraException, OmegaConfBaseException, ConfigError, SchemaError, OSError) as error:
         sys.stderr.write(f"regraft: {_cause(error)}\n")
         sys.exit(1)
+    except (RunFailed, RunBusy, SweepFailed) as error:
+        sys.stderr.write(f"regraft: {error}\n")
+        sys.exit(1)
+    except interruption.Stopped as stopped:
+        sys.stderr.write(f"regraft: {stopped}; the same command goes on from here.\n")
+        sys.exit(128 + stopped.number)
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -6,6 +6,9 @@
 * `predictions.parquet`: one line per evaluated stage, split and question, with the columns of `PREDICTION_COLUMNS`.
 * `training.parquet`: one line per optimizer step, with the columns of `TRAINING_COLUMNS`; absent if nothing trained.
 * `run.log`, `checkpoint/` (with `save_model=true`), and the tracker's own files.
+* `.claim`: locked by the process that does the run; `.begun`: there from its start to its end.
+
+`multirun/<sweep>/manifest.json` is a `Manifest`: which runs were asked for, written before the first of them starts.
 """
 
 from __future__ import annotations
@@ -17,11 +20,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
+
 SCHEMA_VERSION = 1
 RECORD = "record.json"
 CHECKPOINT = "checkpoint"
 PREDICTIONS = "predictions.parquet"
 TRAINING = "training.parquet"
+MANIFEST = "manifest.json"
+CLAIM = ".claim"
+BEGUN = ".begun"
 
 PREDICTION_COLUMNS = {
     "stage_index": "int; the stage after which the model was asked",
@@ -40,6 +48,10 @@ TRAINING_COLUMNS = {
     "grad_norm": "float; global L2 norm before clipping",
     "examples": "int; questions seen since the stage began",
 }
+
+
+class SchemaError(ValueError):
+    """A file was written by a version of regraft with another schema. It is left as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,52 +118,138 @@ class Record:
 
     def save(self, folder: Path) -> None:
         """Write `record.json` into `folder`: aside, synced to disk, then renamed."""
-        plain = _finite(asdict(self))
-        aside = Path(folder) / f".{RECORD}.{os.getpid()}"
-        try:
-            with aside.open("w", encoding="utf-8") as file:
-                json.dump(plain, file, indent=1, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, Path(folder) / RECORD)
-        finally:
-            aside.unlink(missing_ok=True)
+        _write(Path(folder) / RECORD, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Record:
         """Read the record in `folder`.
 
         Raises:
-            ValueError: The record was written by another version of the schema, or is no record.
+            SchemaError: It was written by another version of the schema.
+            ValueError: It is no whole record.
         """
         path = Path(folder) / RECORD
+        plain = _read(path, "record", "Run the same command again: this run is done anew.")
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            version = plain["schema_version"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}: not a record ({error}). Delete the folder and run again.") from error
-        if version != SCHEMA_VERSION:
-            raise ValueError(
-                f"{path}: schema_version={version}, this version reads {SCHEMA_VERSION}. Run the sweep again."
-            )
-        plain["stages"] = [StageRecord(**stage) for stage in plain["stages"]]
-        plain["rows"] = [Row(**row) for row in plain["rows"]]
-        return cls(**plain)
+            plain["stages"] = [StageRecord(**stage) for stage in plain["stages"]]
+            plain["rows"] = [Row(**row) for row in plain["rows"]]
+            return cls(**plain)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a whole record ({error}). Run the same command again.") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One call of the command that runs a sweep. `time` is UTC, `commit` that of the code, `+` if files differ."""
+
+    time: str
+    commit: str | None
+    overrides: list[str]
+    runs: int
+    """How many runs it asked for, finished ones included."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a sweep was asked for, by all launches together."""
+
+    sweep: str
+    runs: dict[str, list[str]]
+    """Run id -> the overrides that make this run."""
+    launches: list[Launch]
+    schema_version: int = SCHEMA_VERSION
+
+    def save(self, folder: Path) -> None:
+        """Write `manifest.json` into the sweep's folder: aside, synced to disk, then renamed."""
+        _write(Path(folder) / MANIFEST, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read the manifest of the sweep in `folder`.
+
+        Raises:
+            FileNotFoundError: There is none.
+            SchemaError: It was written by another version of the schema.
+            ValueError: It is no whole manifest.
+        """
+        path = Path(folder) / MANIFEST
+        plain = _read(path, "manifest", "Move the sweep's folder away, or give another name with sweep=NAME.")
+        try:
+            plain["launches"] = [Launch(**launch) for launch in plain["launches"]]
+            return cls(**plain)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path}: not a whole manifest ({error}). Move it away and run again.") from error
+
+
+def is_running(folder: Path) -> bool:
+    """Whether a process, on this or another machine, is doing the run in `folder` now."""
+    claim = Path(folder) / CLAIM
+    if not claim.is_file():
+        return False
+    try:
+        with FileLock(claim, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False  # a folder that cannot be written holds no lock of a run
+
+
+def was_killed(folder: Path) -> bool:
+    """Whether the process that did the run in `folder` ended without a word."""
+    return (Path(folder) / BEGUN).is_file() and not is_running(folder)
 
 
 def is_finished(folder: Path, save_model: bool = False) -> bool:
-    """Whether `folder` holds the record of a finished run; a torn or foreign record does not count.
+    """Whether `folder` holds the record of a finished run; a torn record does not count.
 
     Args:
         folder: The run's folder.
         save_model: Whether its checkpoint must be there too.
+
+    Raises:
+        SchemaError: The record was written by another version of regraft: running again would overwrite it.
     """
-    if save_model and not (Path(folder) / CHECKPOINT / "config.json").is_file():
-        return False
     try:
-        return Record.load(folder).status == "finished"
+        finished = Record.load(folder).status == "finished"
+    except SchemaError:
+        raise
     except (FileNotFoundError, ValueError):
         return False
+    return finished and (not save_model or (Path(folder) / CHECKPOINT / "config.json").is_file())
+
+
+def _write(path: Path, plain: dict[str, Any]) -> None:
+    """Write JSON aside, sync it to disk, rename it."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            json.dump(_finite(plain), file, indent=1, allow_nan=False)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _read(path: Path, name: str, next_step: str) -> dict[str, Any]:
+    """Plain data of this version's schema.
+
+    Raises:
+        SchemaError: It is of another.
+        ValueError: It is not whole.
+    """
+    try:
+        plain: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = plain["schema_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a whole {name} ({error}). {next_step}") from error
+    if version != SCHEMA_VERSION:
+        raise SchemaError(
+            f"{path}: schema_version={version}, this version of regraft reads {SCHEMA_VERSION}. Move the folder away, "
+            "or give another name with sweep=NAME; to read it, install the version that wrote it."
+        )
+    return plain
 
 
 def _finite(value: Any) -> Any:

@@ -14,10 +14,10 @@ import pandas
 import torch
 import transformers
 
-from regraft.cache import Cache
+from regraft.cache import GIGABYTE, Cache
 from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
-from regraft.environment import describe
+from regraft.environment import Memory, describe, is_out_of_memory
 from regraft.interfaces import LanguageModel, RunInfo, RunLog
 from regraft.models import export
 from regraft.records import CHECKPOINT, PREDICTIONS, TRAINING, Record, Row, StageRecord, is_finished
@@ -56,12 +56,17 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
 
     Returns:
         The record, whose status says whether the run finished. A failed run leaves its record too.
+
+    Raises:
+        Stopped: The process was told to stop. There is no record: the same run goes on from where it was.
     """
     torch.set_num_threads(config.runtime.threads)
     # a bar for every checkpoint that is read would drown the training's own
     transformers.utils.logging.disable_progress_bar()
     device = _device(config.runtime.device)
-    cache = Cache(config.runtime.cache)
+    limit = config.runtime.cache_gb
+    cache = Cache(config.runtime.cache, None if limit is None else round(limit * GIGABYTE))
+    memory = Memory(device)
     record = Record(
         run_id=run_id(config),
         sweep=sweep,
@@ -83,9 +88,10 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         folder=folder,
     )
     outcomes: list[tuple[PlannedStage, Outcome]] = []
+    context = Context(config=config, cache=cache, device=device, log=Silent(), name=info.name)
     try:
         with config.tracker.start(info) as tracked:
-            context = Context(config=config, cache=cache, device=device, log=tracked, name=info.name)
+            context.log = tracked
             model = walk(context, outcomes)
             _save_tables(folder, outcomes)
             if config.save_model:
@@ -94,14 +100,19 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
             record = replace(record, status="finished")
     except Exception as error:
         # the traceback holds models alive; it is kept as text
-        record = replace(record, status="failed", error=f"{error}\n\n{traceback.format_exc()}")
+        told = memory.told(error) if is_out_of_memory(error) else f"{error}" or type(error).__name__
+        record = replace(record, status="failed", error=f"{told}\n\n{traceback.format_exc()}")
     record = replace(
         record,
+        environment=record.environment | {"peak_memory_bytes": memory.peak()},
         stages=[_stage_record(stage, outcome) for stage, outcome in outcomes],
         rows=[row for stage, outcome in outcomes for row in _rows(stage, outcome)],
     )
     if record.status == "finished" or not is_finished(folder):
         record.save(folder)
+    if record.status == "finished":
+        for stage in plan(config):
+            context.progress(stage.key).path.unlink(missing_ok=True)
     return record
 
 
@@ -139,7 +150,7 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         started = time.perf_counter()
         model = before.take() if changes else before.read()
         outcome = work(stage, model, context)
-        replace(outcome, seconds=time.perf_counter() - started).save(folder)
+        replace(outcome, seconds=outcome.seconds + time.perf_counter() - started).save(folder)
         if stage.name == "recover" and context.config.save_model:
             export.save(model, folder / KEPT)
             (folder / REMOVED).write_text(json.dumps(model.removed), encoding="utf-8")

@@ -72,7 +72,7 @@ def test_every_folder_that_is_left_out_is_named(tmp_path: Path) -> None:
     told = "\n".join(collection.account())
     assert f"1 failed:\n  {failed}: NaN loss at step 3" in told
     assert f"1 unfinished:\n  {study / 'stopped'}" in told
-    assert "3 unreadable:" in told and f"{torn}: not a record" in told and f"{foreign}: " in told
+    assert "3 unreadable:" in told and f"{torn}: not a whole record" in told and f"{foreign}: " in told
     assert f"{old}: schema_version=0" in told
     assert f"1 repeated, counted once:\n  {repeated}: the run of {study}" in told
 

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -60,9 +59,7 @@ class SearchSweeper(RunsSweeper):
         settings = Settings(**{**self._settings, "objectives": self._settings["objectives"] or {}})
         fixed, space = self._read(arguments)
         definition = self._define(fixed, space, settings)
-        folder = Path(self.config.hydra.sweep.dir)
-        study = Study(folder, definition, settings)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        study = Study(self.folder, definition, settings)
         failures: list[str] = []
         try:
             while trials := study.ask():
@@ -79,11 +76,9 @@ class SearchSweeper(RunsSweeper):
     def _read(self, arguments: Sequence[str]) -> tuple[list[str], Space]:
         """Overrides that all runs share, and the space."""
         assert self.hydra_context is not None
-        given = {argument.split("=")[0].lstrip("+~") for argument in arguments}
-        params = [param for param in self._parse_config() if param.split("=")[0].lstrip("+~") not in given]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         fixed, space = [], {}
-        for override in parser.parse_overrides([*params, *arguments]):
+        for override in parser.parse_overrides(self.parameters(arguments)):
             if override.is_sweep_override():
                 space[override.get_key_element()] = dimension(override)
             else:
@@ -160,10 +155,10 @@ class SearchSweeper(RunsSweeper):
                     if not study.knows_values:
                         raise ConfigError(f"hydra.sweeper.objectives.{error}") from None
                     fail(trial, str(error))
-            elif finished.error.startswith(STOPPED):
-                study.stop(trial, finished.error)
+            elif (told := finished.error.splitlines()[0]).startswith(STOPPED):
+                study.stop(trial, told)
             else:
-                fail(trial, finished.error)
+                fail(trial, told)
         return failures
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import importlib
 import inspect
@@ -33,7 +34,7 @@ class Allowed:
 
     def __init__(self, folders: tuple[Path, ...] = ()) -> None:
         self.folders = tuple(folder.resolve() for folder in folders)
-        self.packages = {"regraft"} | {point.value.split(":")[0] for point in entry_points(group=ENTRY_POINT)}
+        self.packages = {"regraft"} | _plugins()
         for folder in self.folders:
             if str(folder) not in sys.path:
                 sys.path.append(str(folder))
@@ -78,6 +79,12 @@ class Allowed:
             return True
         file = getattr(sys.modules.get(module), "__file__", None)
         return file is not None and any(Path(file).resolve().is_relative_to(folder) for folder in self.folders)
+
+
+@functools.cache
+def _plugins() -> frozenset[str]:
+    """Packages that declare the entry point."""
+    return frozenset(point.value.split(":")[0] for point in entry_points(group=ENTRY_POINT))
 
 
 def build(node: Any, path: str, allowed: Allowed) -> Any:

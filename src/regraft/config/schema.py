@@ -30,11 +30,19 @@ class Runtime(Component):
     """CPU threads of a run. A sweep runs one process a core, so one; more pays for a large model run alone."""
     cache: str | None = None
     """Folder of the cache; null takes `$REGRAFT_CACHE`, else `regraft` in the user's cache folder."""
+    cache_gb: float | None = 200.0
+    """Gigabytes above which the cache removes what was used longest ago; null bounds nothing."""
+    checkpoint_steps: int | None = 200
+    """Optimizer steps after which a training is kept, so that a killed run goes on from there; null keeps it at its end
+    and when it is told to stop. Weights, optimizer and moments of a model with p parameters take 12 p bytes."""
     progress: bool = True
     """Whether training shows a progress bar."""
 
     def __post_init__(self) -> None:
         require(self.threads >= 1, "threads", self.threads, "at least 1")
+        require(self.cache_gb is None or self.cache_gb > 0, "cache_gb", self.cache_gb, "null or above 0")
+        steps = self.checkpoint_steps
+        require(steps is None or steps >= 1, "checkpoint_steps", steps, "null or at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

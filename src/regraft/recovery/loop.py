@@ -2,6 +2,8 @@
 
 Four seams let every method in without a branch here: the `BatchSource` (what is read), extra `terms` (what is added to
 the loss), `after_step` (what is done to the weights after each optimizer step) and `state` / `restore` (rewinding).
+
+A training that is given a `Progress` goes on from there, and ends with the values of one that was never interrupted.
 """
 
 from __future__ import annotations
@@ -10,17 +12,18 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
+from regraft import interruption
 from regraft.interfaces import Batch, LanguageModel, Loss, ModelOutputs
 from regraft.models.forward import forward
 from regraft.models.precision import autocast
 from regraft.recovery.batches import BatchSource
+from regraft.recovery.progress import Kept, Progress, TrainingState
 from regraft.recovery.training import Training
 from regraft.tasks.packing import move
 
@@ -36,17 +39,6 @@ class TrainingDiverged(ValueError):
     """The loss or its gradient is no longer a number."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingState:
-    """Everything that continues a training from where it was taken."""
-
-    step: int
-    examples: int
-    model: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
-    rates: dict[str, Any]
-
-
 class Trainer:
     """Trains `student` in place.
 
@@ -60,7 +52,8 @@ class Trainer:
         terms: Regularisers.
         after_step: Called in order after each optimizer step.
         observe: Gets the numbers of each step.
-        progress: Shows a bar with this text; None shows none.
+        bar: Shows a progress bar with this text; None shows none.
+        progress: Where the training is kept while it is not at its end; None keeps nothing.
         key: Where the config holds `training`, for messages.
     """
 
@@ -76,14 +69,20 @@ class Trainer:
         terms: Sequence[Term] = (),
         after_step: Sequence[AfterStep] = (),
         observe: Observer = lambda numbers: None,
-        progress: str | None = None,
+        bar: str | None = None,
+        progress: Progress | None = None,
         key: str = "recovery",
     ) -> None:
         self.student, self.batches, self.loss, self.training, self.steps = student, batches, loss, training, steps
         self.teacher, self.terms, self.after_step = teacher, tuple(terms), tuple(after_step)
-        self.observe, self.progress, self.key = observe, progress, key
+        self.observe, self.bar, self.progress, self.key = observe, bar, progress, key
         self.step = 0
         self.examples = 0
+        self._began = time.perf_counter()
+        self.seconds = 0.0
+        """Spent in earlier processes, up to where this one went on."""
+        self.lines: list[dict[str, float]] = []
+        """The numbers of each step so far, also of those before an interruption."""
         self.stored_dtype = student.model.dtype
         self.model: PreTrainedModel = student.model.float()
         self.optimizer = torch.optim.AdamW(
@@ -103,17 +102,27 @@ class Trainer:
 
         Raises:
             TrainingDiverged: The loss or the gradient's norm is not finite.
+            Stopped: The process was told to stop; what was done is kept.
         """
         # in evaluation mode: with dropout the student would be a noisy version of what the teacher is
         self.model.eval()
         last = self.steps if until is None else until
+        self._began = time.perf_counter()
+        self._go_on()
         with tqdm(
-            total=last - self.step, desc=self.progress, disable=self.progress is None, unit=" steps", leave=False
+            total=last, initial=self.step, desc=self.bar, disable=self.bar is None, unit=" steps", leave=False
         ) as bar:
             started, seen = time.perf_counter(), self.examples
             while self.step < last:
-                numbers = self._step()
-                self.observe(numbers)
+                try:
+                    with interruption.deferred():
+                        numbers = self._step()
+                        self.lines.append(numbers)
+                        self.observe(numbers)
+                        self._keep()
+                except interruption.Stopped:
+                    self._keep(now=True)
+                    raise
                 rate = (self.examples - seen) / (time.perf_counter() - started)
                 bar.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s", refresh=False)
                 bar.update()
@@ -123,21 +132,41 @@ class Trainer:
                 parameter.data = parameter.data.to(self.stored_dtype)
 
     def state(self) -> TrainingState:
-        """A copy of weights, optimizer and course of the learning rate."""
-        return TrainingState(
-            step=self.step,
-            examples=self.examples,
-            model=copy.deepcopy(self.model.state_dict()),
-            optimizer=copy.deepcopy(self.optimizer.state_dict()),
-            rates=copy.deepcopy(self.rates.state_dict()),
-        )
+        """A copy of weights, optimizer, course of the learning rate and random numbers."""
+        return copy.deepcopy(self._live())
 
     def restore(self, state: TrainingState) -> None:
         """Go back (or forward) to `state`; the steps that follow are those that followed it."""
         self.step, self.examples = state.step, state.examples
-        self.model.load_state_dict(state.model)
-        self.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+        with torch.no_grad():
+            for name, tensor in _weights(self.model).items():
+                tensor.copy_(state.model[name])
+        if state.optimizer:
+            self.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
         self.rates.load_state_dict(copy.deepcopy(state.rates))
+        torch.set_rng_state(state.random)
+
+    def _live(self) -> TrainingState:
+        return TrainingState(
+            step=self.step,
+            examples=self.examples,
+            model=_weights(self.model),
+            optimizer=self.optimizer.state_dict() if self.step < self.steps else {},
+            rates=self.rates.state_dict(),
+            random=torch.get_rng_state(),
+        )
+
+    def _go_on(self) -> None:
+        """From where an interrupted training was kept."""
+        found = None if self.progress is None else self.progress.load()
+        if found is not None and found.state.step > self.step:
+            self.restore(found.state)
+            self.lines, self.seconds = found.lines, found.seconds
+
+    def _keep(self, now: bool = False) -> None:
+        if self.progress is not None and (now or self.step == self.steps or self.progress.due(self.step)):
+            seconds = self.seconds + time.perf_counter() - self._began
+            self.progress.save(Kept(state=self._live(), lines=self.lines, seconds=seconds))
 
     def _step(self) -> dict[str, float]:
         total, count = 0.0, 0
@@ -181,6 +210,13 @@ class Trainer:
             "grad_norm": norm,
             "examples": self.examples,
         }
+
+
+def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Each parameter and kept buffer once, by name: of tied ones the first."""
+    kept: dict[str, torch.Tensor] = dict(model.named_parameters())
+    buffers = dict(model.named_buffers())
+    return kept | {name: buffers[name] for name in model.state_dict() if name in buffers}
 
 
 def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 from regraft.config.ranges import ConfigError
 from regraft.evaluation.evaluation import Split
 from regraft.interfaces import AnyQuestion, EncodedQuestion, LabelledQuestion, LanguageModel, RunLog, Splits
+from regraft.recovery.progress import Progress
 from regraft.stages.plan import PlannedStage
 from regraft.tasks.encoding import encode_all
 
@@ -124,6 +125,11 @@ class Context:
         ]
         return splits + tuple(split for split in known if split not in splits)
 
-    def progress(self, stage: PlannedStage) -> str | None:
+    def progress(self, key: str) -> Progress:
+        """Where the training `key` is kept while it is not at its end."""
+        name = key if self.device.type == "cpu" else f"{key}-{self.device.type}"
+        return Progress(self.cache.progress(name), name, self.config.runtime.checkpoint_steps)
+
+    def bar(self, stage: PlannedStage) -> str | None:
         """Text of the progress bar, or None for no bar."""
         return f"{self.name}: {stage.name}" if self.config.runtime.progress else None

@@ -35,6 +35,7 @@ class Outcome:
     model_sparsity: float | None = 0.0
     bits: int = 0
     seconds: float = 0.0
+    """Time that the work took. A stage gives what an interrupted process spent on it before; `run` adds this one's."""
     reused: bool = False
     tables: dict[str, pandas.DataFrame] = field(default_factory=dict)
     """File name (`predictions.parquet`, `training.parquet`) -> its lines."""

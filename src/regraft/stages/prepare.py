@@ -23,7 +23,7 @@ def dense(stage: PlannedStage, context: Context) -> Lineage:
 
     def make() -> LanguageModel:
         if isinstance(preparation, FineTune):
-            make = partial(_fine_tune, preparation=preparation, context=context)
+            make = partial(_fine_tune, key=stage.key, preparation=preparation, context=context)
             folder = context.cache.entry(context.kind("prepared"), stage.key, make)
             return export.load(folder / "model")
         return context.config.model.load(context.cache)
@@ -39,7 +39,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     return Outcome(details=details)
 
 
-def _fine_tune(folder: Path, preparation: FineTune, context: Context) -> None:
+def _fine_tune(folder: Path, key: str, preparation: FineTune, context: Context) -> None:
     """Train the loaded model and save it."""
     model = context.place(context.config.model.load(context.cache))
     encoded = context.encode(model, context.splits.preparation)
@@ -56,6 +56,16 @@ def _fine_tune(folder: Path, preparation: FineTune, context: Context) -> None:
         steps=steps,
     )
     torch.manual_seed(preparation.seed)
-    progress = "prepare" if context.config.runtime.progress else None
-    Trainer(model, batches, preparation.loss, training, steps, progress=progress, key="preparation.training").run()
+    progress = context.progress(key)
+    Trainer(
+        model,
+        batches,
+        preparation.loss,
+        training,
+        steps,
+        bar="prepare" if context.config.runtime.progress else None,
+        progress=progress,
+        key="preparation.training",
+    ).run()
     export.save(model, folder / "model")
+    progress.path.unlink(missing_ok=True)

@@ -45,12 +45,6 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     teacher = None
     if "teacher_logits" in loss.needs:
         teacher = config.teacher.build(context.load_dense, model, context.cache)
-    lines: list[dict[str, float]] = []
-
-    def observe(numbers: dict[str, float]) -> None:
-        lines.append(numbers)
-        track(numbers, first, context.log)
-
     torch.manual_seed(config.seed)
     trainer = Trainer(
         model,
@@ -59,8 +53,9 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         training,
         last - first,
         teacher=teacher,
-        observe=observe,
-        progress=context.progress(stage),
+        observe=lambda numbers: track(numbers, first, context.log),
+        bar=context.bar(stage),
+        progress=context.progress(stage.key),
     )
     trainer.run()
     return Outcome(
@@ -73,7 +68,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             "precision": resolved_precision(model.model, training.precision),
             "device": model.model.device.type,
         },
-        tables={TRAINING: pandas.DataFrame(lines)},
+        seconds=trainer.seconds,
+        tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )
 
 

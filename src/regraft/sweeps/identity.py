@@ -21,6 +21,12 @@ def resolved(composed: DictConfig, hydra: DictConfig) -> dict[str, Any]:
     return plain if plain["evaluate"] is None else as_its_run(plain, hydra.overrides.task)
 
 
+def choices(hydra: DictConfig) -> dict[str, str]:
+    """The chosen YAML of each config group of the task."""
+    chosen = {str(group): str(choice) for group, choice in hydra.runtime.choices.items() if choice is not None}
+    return {group: choice for group, choice in chosen.items() if not group.startswith("hydra")}
+
+
 def user_folders(hydra: DictConfig) -> tuple[Path, ...]:
     """Folders given with `--config-dir`."""
     sources = OmegaConf.select(hydra, "runtime.config_sources") or []

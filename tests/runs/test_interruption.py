@@ -1,0 +1,193 @@
+"""Runs and sweeps that are killed, told to stop, or done by two processes at once."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas
+import pytest
+from conftest import BRIEF, Regraft, numbers, records
+
+from regraft.records import Manifest, is_running, was_killed
+
+LONG = [override for override in BRIEF if not override.startswith("recovery.")]
+"""As brief, but for the steps of recovery."""
+
+
+def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`regraft ...` in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "regraft", *arguments],
+        cwd=folder,
+        env=os.environ | {"REGRAFT_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """The process and its workers, at once."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    until = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < until, "it did not happen"
+        time.sleep(0.02)
+
+
+def folders(sweep: Path) -> list[Path]:
+    return [path for path in sweep.iterdir() if path.is_dir()] if sweep.is_dir() else []
+
+
+def kept_step(cache: Path) -> int:
+    """The step of the newest progress, 0 if there is none."""
+    import json
+
+    from safetensors import safe_open
+
+    found = sorted((cache / "progress").glob("*.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        return 0
+    with safe_open(found[-1], framework="pt") as opened:
+        return json.loads(opened.metadata()["about"])["step"]
+
+
+def training(folder: Path) -> pandas.DataFrame:
+    (path,) = folder.glob("*/training.parquet")
+    return pandas.read_parquet(path)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_ends_in_the_middle_of_recovery_goes_on_there(
+    regraft: Regraft, tmp_path: Path, shared_cache: Path, how: signal.Signals
+) -> None:
+    cache = tmp_path / "cache"
+    run = ["loss=kl", "sparsity=0.6", "recovery.steps=60", "runtime.checkpoint_steps=10", *LONG]
+    process = start(tmp_path, cache, *run, "sweep=halved")
+    wait_for(lambda: kept_step(cache) >= 20, process)
+    os.kill(process.pid, how)
+    told = process.communicate(timeout=60)[0]
+    (folder,) = folders(tmp_path / "multirun" / "halved")
+    assert not (folder / "record.json").exists()
+    assert was_killed(folder) == (how == signal.SIGKILL)
+    if how != signal.SIGKILL:
+        assert process.returncode == 128 + how
+        assert "the same command goes on from here" in told and "Traceback" not in told
+    step = kept_step(cache)
+    assert 20 <= step < 60
+    again = regraft(*run, "sweep=halved", REGRAFT_CACHE=str(cache))
+    assert again.returncode == 0, again.stderr
+    whole = regraft(*run, "sweep=whole")
+    assert whole.returncode == 0, whole.stderr
+    (one,), (other,) = records(tmp_path / "multirun" / "halved"), records(tmp_path / "multirun" / "whole")
+    assert numbers(one) == numbers(other)
+    assert [stage.fingerprints for stage in one.stages] == [stage.fingerprints for stage in other.stages]
+    pandas.testing.assert_frame_equal(
+        training(tmp_path / "multirun" / "halved"), training(tmp_path / "multirun" / "whole"), check_exact=True
+    )
+    assert not list((cache / "progress").iterdir()), "progress stays after the run"
+
+
+def test_after_training_a_killed_run_does_not_train_again(regraft: Regraft, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    run = ["loss=ce", "sparsity=0.6", "recovery.steps=30", "sweep=late", *LONG]
+    process = start(tmp_path, cache, *run)
+    wait_for(lambda: kept_step(cache) == 30, process)
+    kill(process)
+    again = regraft(*run, REGRAFT_CACHE=str(cache))
+    assert again.returncode == 0, again.stderr
+    (record,) = records(tmp_path / "multirun" / "late")
+    (recover,) = [stage for stage in record.stages if stage.stage == "recover"]
+    assert recover.details["steps"] == 30
+    assert "recover at" not in again.stdout or recover.seconds > 0
+
+
+def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(regraft: Regraft, tmp_path: Path) -> None:
+    """With two workers, each kill at a random moment; the same rows, and no run done twice."""
+    sweep = ["-m", "hydra/launcher=two_processes", "sparsity=0.4,0.8", "loss=none,ce,kl", "seed=0,1"]
+    sweep += ["recovery.steps=20", "runtime.checkpoint_steps=5", *LONG]
+    cache = tmp_path / "cache"
+    moments = random.Random(20261121)
+    killed = 0
+    for _ in range(3):
+        before = len(list((tmp_path / "multirun").glob("killed/*/record.json")))
+        process = start(tmp_path, cache, *sweep, "sweep=killed")
+        wait_for(
+            lambda before=before: len(list((tmp_path / "multirun").glob("killed/*/record.json"))) > before, process
+        )
+        time.sleep(moments.uniform(0, 3))
+        killed += process.poll() is None
+        kill(process)
+    assert killed == 3, "the sweep ended before it was killed"
+    last = regraft(*sweep, "sweep=killed", REGRAFT_CACHE=str(cache))
+    assert last.returncode == 0, last.stderr
+    whole = regraft(*sweep, "sweep=whole")
+    assert whole.returncode == 0, whole.stderr
+    one, other = (records(tmp_path / "multirun" / name) for name in ("killed", "whole"))
+    assert len(one) == 12 and {record.status for record in one} == {"finished"}
+    assert {record.run_id: numbers(record) for record in one} == {record.run_id: numbers(record) for record in other}
+    assert not list(cache.glob("*/.making-*")) and not list(tmp_path.glob("multirun/killed/*/.record*"))
+    manifest = Manifest.load(tmp_path / "multirun" / "killed")
+    assert set(manifest.runs) == {record.run_id for record in one} and len(manifest.launches) == 4
+
+
+def test_two_processes_do_one_sweep_together(tmp_path: Path, shared_cache: Path) -> None:
+    sweep = ["-m", "sparsity=0.3,0.6,0.9", "loss=none,ce,kl", "sweep=shared", *BRIEF]
+    both = [start(tmp_path, shared_cache, *sweep) for _ in range(2)]
+    told = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], told
+    found = records(tmp_path / "multirun" / "shared")
+    assert len(found) == 9 and {record.status for record in found} == {"finished"}
+    for record in found:
+        folder = tmp_path / "multirun" / "shared" / record.run_id
+        assert not is_running(folder) and not was_killed(folder)
+        done = sum(f"{folder.relative_to(tmp_path)}\n" in text or f"{folder}\n" in text for text in told)
+        assert done == 1, f"{record.run_id} was done {done} times"
+    assert all(text.count("finished before") <= 9 for text in told)
+
+
+def test_a_sweep_told_to_stop_saves_in_every_worker(regraft: Regraft, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    sweep = ["-m", "hydra/launcher=two_processes", "sparsity=0.6", "loss=ce,kl", "seed=0,1", "sweep=stopped"]
+    sweep += ["recovery.steps=2000", "runtime.checkpoint_steps=100000", *LONG]
+    process = start(tmp_path, cache, *sweep)
+    running = lambda: sum(map(is_running, folders(tmp_path / "multirun" / "stopped")))  # noqa: E731
+    wait_for(lambda: running() == 2 and len(list((cache / "stages").glob("*/.files.json"))) >= 2, process)
+    time.sleep(2)
+    process.send_signal(signal.SIGTERM)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, told
+    assert "the same command goes on from here" in told and "Traceback" not in told
+    assert len(list((cache / "progress").glob("*.safetensors"))) == 2, "a worker did not save"
+    assert not running() and not any(map(was_killed, folders(tmp_path / "multirun" / "stopped")))
+
+
+def test_workers_of_a_killed_sweep_save_and_end(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    sweep = ["-m", "hydra/launcher=two_processes", "sparsity=0.6", "loss=ce,kl", "sweep=orphans"]
+    sweep += ["recovery.steps=2000", "runtime.checkpoint_steps=100000", *LONG]
+    process = start(tmp_path, cache, *sweep)
+    running = lambda: sum(map(is_running, folders(tmp_path / "multirun" / "orphans")))  # noqa: E731
+    wait_for(lambda: running() == 2 and len(list((cache / "stages").glob("*/.files.json"))) >= 2, process)
+    time.sleep(2)
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    until = time.monotonic() + 30
+    while running() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not running(), "workers go on without their sweep"
+    assert len(list((cache / "progress").glob("*.safetensors"))) == 2, "a worker did not save"
