@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import collect, comparison, figures, status, tables
+from analysis import collect, comparison, figures, pareto, status, tables
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +51,18 @@ def parser() -> argparse.ArgumentParser:
         default="block",
         help="sparsity on the x-axis: requested, of the pruned blocks (default), or of the whole model",
     )
+    best = add(
+        "pareto",
+        _pareto,
+        "Print the runs that no other run beats in two metrics at once, and draw them into SWEEP/figures.",
+        "Runs are chosen by selection questions where they were asked, else by test questions.\n"
+        "example: python -m analysis pareto multirun/search --x macs_per_token --y nll",
+    )
+    best.add_argument("--x", default="parameters", help="metric of the x-axis (default: parameters)")
+    best.add_argument("--y", default="accuracy", help="metric of the y-axis (default: accuracy)")
+    best.add_argument("--split", choices=pareto.SPLITS, help="questions that choose; the others are shown beside them")
+    for axis in ("x", "y"):
+        best.add_argument(f"--{axis}-better", choices=["lower", "higher"], help="for a metric that is not known here")
     compared = add(
         "compare",
         _compare,
@@ -83,6 +95,14 @@ def _figures(given: argparse.Namespace) -> list[str]:
     collection = collect.collect(given.sweeps)
     drawn = figures.accuracy_vs_sparsity(collection, collection.folders[0] / "figures", given.x)
     return [drawn.caption, *drawn.gaps, *collection.account(), *(f"figure: {path}" for path in drawn.files)]
+
+
+def _pareto(given: argparse.Namespace) -> list[str]:
+    collection = collect.collect(given.sweeps)
+    x, y = pareto.metric(given.x, given.x_better), pareto.metric(given.y, given.y_better)
+    drawn, table = pareto.front(collection, collection.folders[0] / "figures", x, y, given.split)
+    files = [f"figure: {path}" for path in drawn.files]
+    return [*table, "", drawn.caption, *drawn.gaps, *collection.account(), *files]
 
 
 def _compare(given: argparse.Namespace) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -140,7 +140,8 @@ def accuracy_vs_sparsity(collection: Collection, folder: Path, axis: Axis = "blo
         height = _legend(figure, [(handles[key], key) for key in keys])
         figure.set_figheight(PANEL_HEIGHT * rows + height)
         caption = _caption(table, summary, chances, axis, by_seed)
-        files = _save(figure, folder, f"accuracy_vs_{axis}_sparsity", summary, table, caption)
+        tables = {"": summary, "_runs": table.drop(columns=["run", "work"])}
+        files = save(figure, folder, f"accuracy_vs_{axis}_sparsity", tables, caption)
     return Drawn(files=files, caption=caption, gaps=tuple(gaps))
 
 
@@ -271,9 +272,10 @@ def _range(numbers: pandas.Series[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _save(
-    figure: Figure, folder: Path, name: str, summary: pandas.DataFrame, table: pandas.DataFrame, caption: str
+def save(
+    figure: Figure, folder: Path, name: str, tables: Mapping[str, pandas.DataFrame], caption: str
 ) -> tuple[Path, ...]:
+    """Write a figure as pdf, png and svg, its data as csv (one file for each ending of the name) and its caption."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def paths() -> Iterator[Path]:
@@ -286,12 +288,10 @@ def _save(
             path = folder / f"{name}.{ending}"
             figure.savefig(path, metadata=metadata, dpi=200)
             yield path
-        path = folder / f"{name}.csv"
-        summary.to_csv(path, index=False)
-        yield path
-        path = folder / f"{name}_runs.csv"
-        table.drop(columns=["run", "work"]).to_csv(path, index=False)
-        yield path
+        for ending, table in tables.items():
+            path = folder / f"{name}{ending}.csv"
+            table.to_csv(path, index=False)
+            yield path
         path = folder / f"{name}.txt"
         path.write_text(caption + "\n", encoding="utf-8")
         yield path

@@ -36,13 +36,13 @@ def test_the_same_records_give_the_same_bytes(tmp_path: Path, monkeypatch: pytes
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are saved."""
     saved: list[Figure] = []
-    original = figures._save
+    original = figures.save
 
     def keep(figure: Figure, *rest: object) -> tuple[Path, ...]:
         saved.append(figure)
         return original(figure, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(figures, "save", keep)
     return saved
 
 

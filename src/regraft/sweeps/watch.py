@@ -1,0 +1,133 @@
+"""What stops a run in which a search sees no hope. The run itself knows nothing of it: its tracker is wrapped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regraft.interfaces import RunInfo, RunLog, Tracker
+from regraft.sweeps.journal import STUDY, Unmeasured, find, require_optuna, storage
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+TRIAL = "REGRAFT_TRIAL"
+"""Environment variable of a run that a search watches: `<journal>:<number of the trial>`."""
+STOPPED = "stopped by the search: "
+"""How the error of a run begins that was found hopeless."""
+
+
+class Hopeless(RuntimeError):
+    """The search sees no hope for this run."""
+
+
+def watched(tracker: Tracker) -> Tracker:
+    """`tracker`; in a run that a search watches, one that also tells the search and stops the run when told to."""
+    if not (where := os.environ.get(TRIAL)):
+        return tracker
+    journal, _, number = where.rpartition(":")
+    return Watched(tracker=tracker, journal=journal, number=int(number))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watched(Tracker):
+    """A tracker whose runs a search watches."""
+
+    tracker: Tracker
+    """What is watched."""
+    journal: str
+    """Journal of the search."""
+    number: int
+    """The run's trial."""
+
+    def start(self, run: RunInfo) -> RunLog:
+        require_optuna()
+        import optuna
+
+        study = optuna.load_study(
+            study_name=STUDY,
+            storage=storage(Path(self.journal)),
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+        )
+        return WatchedLog(self.tracker.start(run), study, self.number)
+
+
+class WatchedLog(RunLog):
+    """Hands everything on to `inner`, and reports one metric to the trial of a search.
+
+    Evaluations count 1, 2, ... after each pruning step (that of the dense model, which is the first, is the same for
+    all); of training steps every `every`-th. A verdict is carried out only when the run goes on, so that one which
+    is through keeps its result.
+
+    Raises:
+        Hopeless: On the next log after the verdict.
+    """
+
+    def __init__(self, inner: RunLog, study: optuna.Study, number: int) -> None:
+        from optuna.trial import Trial
+
+        self._inner = inner
+        self._study = study
+        self._trial = Trial(study, self._trials[number]._trial_id)
+        self._watch: dict[str, Any] = study.user_attrs["watch"]
+        self._evaluations = -1
+        self._verdict = ""
+
+    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self._verdict:
+            raise Hopeless(f"{STOPPED}{self._verdict}")
+        self._inner.log(metrics, step)
+        try:
+            value = find(metrics, self._watch["metric"])
+        except Unmeasured:
+            return
+        if step is None:
+            self._evaluations += 1
+            if self._evaluations:
+                self._report(value, self._evaluations, f"after pruning step {self._evaluations}")
+        elif step % self._watch["every"] == 0:
+            self._report(value, step // self._watch["every"], f"in training step {step}")
+
+    def summary(self, metrics: Mapping[str, Any]) -> None:
+        self._inner.summary(metrics)
+
+    def finish(self, *, failed: bool) -> None:
+        self._inner.finish(failed=failed)
+
+    def _report(self, value: float, at: int, when: str) -> None:
+        frozen = self._trials[self._trial.number]
+        # a run that was killed and goes on says some things twice
+        if at not in frozen.intermediate_values:
+            self._trial.report(self._watch["sign"] * value, at)
+        finished = [trial for trial in self._trials if trial.state.name == "COMPLETE"]
+        if len(finished) < self._watch["warmup"]:
+            return
+        said = f"{self._watch['metric']}={value:.6g} {when}"
+        if self._watch["rule"] == "halving":
+            if self._trial.should_prune():
+                self._verdict = f"{said} is not in the best third of the trials (successive halving)"
+        elif (middle := self._median(finished, at)) is not None:
+            signed = self._watch["sign"] * value
+            if signed < middle if self._study.direction.name == "MAXIMIZE" else signed > middle:
+                median = self._watch["sign"] * middle
+                self._verdict = f"{said} is worse than {median:.6g}, the median of {len(finished)} finished trials"
+
+    @property
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _median(self, finished: Sequence[FrozenTrial], at: int) -> float | None:
+        """Of what finished trials had at the same point.
+
+        Optuna's own rule takes the best that this run had so far: with accuracy, which falls from one pruning step to
+        the next, that is always the first, and nothing would ever be stopped.
+        """
+        from statistics import median
+
+        values = [trial.intermediate_values[at] for trial in finished if at in trial.intermediate_values]
+        return median(values) if values else None
