@@ -11,7 +11,7 @@ from runs.conftest import BRIEF, numbers, records
 
 from regraft.records import Record
 
-SWEEP = ("sparsity=0.25,0.5", "loss=ce,kl", "seed=0,1", *BRIEF)
+SWEEP = ("sparsity=0.25,0.5", "loss=ce,kl", "seed=0,1", "task.test_relations=1", *BRIEF)
 """Eight short runs."""
 
 
