@@ -81,7 +81,7 @@ def running(name: str) -> list[str]:
 def in_recovery(folder: Path, sweep: str) -> str:
     """The id of the long run, once the short one has ended, which began with the same stages."""
     wait(lambda: len(records(folder / "multirun" / sweep)) == 1)
-    time.sleep(1)
+    wait(lambda: len(running(f"regraft-{sweep}")) == 1)
     (job,) = running(f"regraft-{sweep}")
     return job
 
