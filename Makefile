@@ -17,7 +17,7 @@ ANALYSIS := $(BIN)/python -m analysis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep study figures report test test-slow check fix clean
+.PHONY: help sweep study figures report test test-slow test-slurm test-ray check fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -54,6 +54,14 @@ test: $(VENV)/.installed-dev ## the tests that need neither minutes nor a GPU
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes (those of an extra are skipped without it)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu and not slurm" $(ARGS)
 
+test-slurm: $(VENV)/.installed-slurm ## sweeps on a Slurm that is started for them (as root; Debian's slurm-wlm is installed)
+	@command -v slurmctld slurmd >/dev/null || { apt-get update && \
+	    DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends slurm-wlm; }
+	@tests/sweeps/slurm/with_slurm $(BIN)/python -m pytest -q -m slurm tests/sweeps/test_slurm.py $(ARGS)
+
+test-ray: $(VENV)/.installed-ray ## sweeps on a Ray that is started for them
+	@$(BIN)/python -m pytest -q -m slow tests/sweeps/test_ray.py $(ARGS)
+
 check: $(VENV)/.installed-dev ## lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -79,3 +87,7 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,dev]"
 	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-slurm $(VENV)/.installed-ray: $(VENV)/.installed-%: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
