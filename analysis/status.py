@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.collect import AnalysisError
-from regraft.records import MANIFEST, RECORD, Manifest, Record, SchemaError, is_running, was_killed
+from regraft.records import MANIFEST, RECORD, STOPPED_BY_SEARCH, Manifest, Record, SchemaError, is_running, was_killed
 
 STATES = {
     "finished": "",
     "failed": "the same command runs them again",
+    "stopped": "a search saw no hope for them",
     "running": "",
     "interrupted": "stopped or killed; the same command goes on from where they are",
     "missing": "not begun",
@@ -108,7 +109,9 @@ def _run(folder: Path, overrides: tuple[str, ...], there: bool) -> RunStatus:
         known = "of another version" if isinstance(error, SchemaError) else "not a whole record"
         return RunStatus(folder.name, "unreadable", overrides, known)
     first = ((record.error or "").strip().splitlines() or [""])[0]
-    return RunStatus(folder.name, record.status, overrides, first, record.environment.get("commit") or "")
+    state = "stopped" if first.startswith(STOPPED_BY_SEARCH) else record.status
+    first = first.removeprefix(STOPPED_BY_SEARCH)
+    return RunStatus(folder.name, state, overrides, first, record.environment.get("commit") or "")
 
 
 def _stray(folder: Path) -> RunStatus:

@@ -85,6 +85,8 @@ def main() -> None:
     register()
     # let errors through to here, where they are told in one place
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # a launcher that reports usage does so only if it is asked to
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, ConfigError, SchemaError, OSError) as error:

@@ -74,7 +74,8 @@ def watch(forever: bool = False) -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in (*STOP, WARNING)}
     for number in STOP:
-        signal.signal(number, _tell)
+        if _is_free(before[number]):
+            signal.signal(number, _tell)
     warned = before[WARNING]
     if callable(warned) and warned is not _warn:
         _State.told_by = lambda: warned(WARNING, None)
@@ -93,6 +94,11 @@ def watch(forever: bool = False) -> Iterator[None]:
         if not forever:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _is_free(handler: Any) -> bool:
+    """Whether nobody else wants the signal: a batch system that handles it, or a shell that has it ignored."""
+    return handler in (signal.SIG_DFL, signal.default_int_handler) or getattr(handler, "__module__", "") == __name__
 
 
 def _tell(number: int, frame: FrameType | None) -> None:
@@ -130,7 +136,8 @@ def forwarding(children: Callable[[], list[int]]) -> Iterator[None]:
 
     before = {number: signal.getsignal(number) for number in STOP}
     for number in STOP:
-        signal.signal(number, hand_on)
+        if _is_free(before[number]):
+            signal.signal(number, hand_on)
     try:
         yield
     finally:

@@ -30,6 +30,8 @@ TRAINING = "training.parquet"
 MANIFEST = "manifest.json"
 CLAIM = ".claim"
 BEGUN = ".begun"
+STOPPED_BY_SEARCH = "stopped by the search: "
+"""How the error of a run begins in which a search saw no hope."""
 
 PREDICTION_COLUMNS = {
     "stage_index": "int; the stage after which the model was asked",

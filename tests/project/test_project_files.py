@@ -38,7 +38,10 @@ def targets(node: Any) -> Iterator[dict[str, Any]]:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_names_components_and_fields_that_exist(choice: str) -> None:
     plain = yaml.safe_load((CONF / choice).read_text(encoding="utf-8")) or {}
-    for node in targets(plain):
+    for node in targets(plain.get("hydra", {})):
+        module, _, name = node["_target_"].rpartition(".")
+        assert hasattr(importlib.import_module(module), name)
+    for node in targets({key: value for key, value in plain.items() if key != "hydra"}):
         module, _, name = node["_target_"].rpartition(".")
         if not module.startswith("regraft."):
             assert choice.startswith("hydra/"), f"{node['_target_']} is no class of regraft"

@@ -12,11 +12,11 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import RunInfo, RunLog, Tracker
-from regraft.records import Record, Row
+from regraft.records import STOPPED_BY_SEARCH, Record, Row
 from regraft.sweeps.journal import Unmeasured, find, measured
 from regraft.sweeps.search import Definition, Settings, Study, Trial
 from regraft.sweeps.space import Choice, Interval, Space, Value, dimension, written
-from regraft.sweeps.watch import STOPPED, TRIAL, Hopeless, watched
+from regraft.sweeps.watch import TRIAL, Hopeless, watched
 from regraft.tracking.none import NoTracker
 
 SPACE: Space = {"x": Interval(low=0.0, high=1.0), "+y": Interval(low=0.0, high=1.0), "loss": Choice(options=("a", "b"))}
@@ -276,10 +276,10 @@ def test_hopeless_runs_are_stopped_when_they_go_on(tmp_path: Path, monkeypatch: 
         assert not iterative(searching, next(trials), [0.8, 0.7, last], monkeypatch)
     assert not iterative(searching, next(trials), [0.8, 0.7, 0.7], monkeypatch), "as good as the others"
     error = iterative(searching, next(trials), [0.3, 0.7, 0.9], monkeypatch)
-    assert error.startswith(f"{STOPPED}selection/accuracy=0.3 after pruning step 1 is ")
+    assert error.startswith(f"{STOPPED_BY_SEARCH}selection/accuracy=0.3 after pruning step 1 is ")
     if rule == "median":
         error = iterative(searching, next(trials), [0.9, 0.1, 0.9], monkeypatch)
-        assert error.startswith(f"{STOPPED}selection/accuracy=0.1 after pruning step 2 is worse than 0.7")
+        assert error.startswith(f"{STOPPED_BY_SEARCH}selection/accuracy=0.1 after pruning step 2 is worse than 0.7")
         # nothing is left to save after the last step
         assert not iterative(searching, next(trials), [0.8, 0.7, 0.1], monkeypatch)
     searching.close()
@@ -305,9 +305,11 @@ def test_a_metric_of_training_is_watched_in_its_own_direction(tmp_path: Path, mo
 
     assert not train(good, [9.0, 1.0, 9.0, 1.0])
     assert not train(better, [9.0, 0.5, 9.0, 0.5])
-    assert train(bad, [0.0, 3.0, 0.0]).startswith(f"{STOPPED}recover/loss=3 in training step 2 is worse than 0.75")
+    assert train(bad, [0.0, 3.0, 0.0]).startswith(
+        f"{STOPPED_BY_SEARCH}recover/loss=3 in training step 2 is worse than 0.75"
+    )
     # killed, and begun again: what was said before is said again
-    assert train(bad, [0.0, 3.0, 0.0]).startswith(f"{STOPPED}recover/loss=3 in training step 2")
+    assert train(bad, [0.0, 3.0, 0.0]).startswith(stopped)
     searching.close()
 
 
@@ -323,7 +325,7 @@ def test_a_stopped_point_is_not_run_again(tmp_path: Path) -> None:
     while trials := searching.ask():
         for trial in trials:
             asked.append(trial.point["loss"])
-            searching.stop(trial, f"{STOPPED}too bad")
+            searching.stop(trial, f"{STOPPED_BY_SEARCH}too bad")
     searching.close()
     assert sorted(asked) == ["a", "b"]
     assert run_on(study(tmp_path, space={"loss": Choice(options=("a", "b"))}, objectives=ONE, batch=1)) == []

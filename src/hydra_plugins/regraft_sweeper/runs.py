@@ -6,74 +6,37 @@ import datetime
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import OmegaConf
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
 
 from regraft import interruption
+from regraft.config.ranges import ConfigError
 from regraft.environment import commit
-from regraft.records import MANIFEST, RECORD, Launch, Manifest, Record, is_finished, was_killed
+from regraft.records import MANIFEST, Launch, Manifest, Record
 from regraft.stages.plan import run_id
 from regraft.sweeps import worker
 from regraft.sweeps.composition import Composer
-from regraft.sweeps.failures import RunBusy, RunStopped, SweepFailed, table
+from regraft.sweeps.failures import RunBusy, RunFailed, RunStopped, SweepFailed, table
 from regraft.sweeps.identity import choices, register, resolved
+from regraft.sweeps.jobs import Finished, Job
 
 log = logging.getLogger(__name__)
 
 SECONDS_UNTIL_ASKED_AGAIN = 2.0
 """Between two looks at runs that another process is doing."""
+EXTRAS = {"slurm": "slurm", "ray_workers": "ray"}
+"""Launcher -> extra of regraft that installs it."""
 DRIFTED = (
     "the config changed after the sweep had begun (a YAML file was edited?): what was run lies under another id. "
     "Run the same command again."
 )
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of the sweep."""
-
-    overrides: tuple[str, ...]
-    run_id: str
-    folder: Path
-    save_model: bool
-
-    @property
-    def is_finished(self) -> bool:
-        return is_finished(self.folder, self.save_model)
-
-    @property
-    def left(self) -> tuple[int, int] | None:
-        """Tells one record from another."""
-        try:
-            stat = (self.folder / RECORD).stat()
-        except FileNotFoundError:
-            return None
-        return stat.st_ino, stat.st_mtime_ns
-
-    @property
-    def error(self) -> str | None:
-        """Why its record is not that of a finished run."""
-        try:
-            return Record.load(self.folder).error
-        except (FileNotFoundError, ValueError) as error:
-            return str(error)
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What became of one job."""
-
-    overrides: tuple[str, ...]
-    run_id: str
-    folder: Path
-    error: str | None
-    """None if the run has finished, now or before."""
 
 
 class RunsSweeper(BasicSweeper):
@@ -87,6 +50,22 @@ class RunsSweeper(BasicSweeper):
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
         super().__init__(max_batch_size, params)
         self._launched = 0
+        self._time = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Called by Hydra before the sweep.
+
+        Raises:
+            ConfigError: The launcher is not installed.
+        """
+        try:
+            super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        except RuntimeError as error:
+            chosen = config.hydra.runtime.choices.get("hydra/launcher")
+            if "Unknown plugin class" not in str(error) or chosen not in EXTRAS:
+                raise
+            install = f"pip install 'regraft[{EXTRAS[chosen]}]'"
+            raise ConfigError(f"hydra/launcher={chosen}: must be installed. {install} installs it.") from None
 
     @property
     def folder(self) -> Path:
@@ -135,37 +114,51 @@ class RunsSweeper(BasicSweeper):
                 manifest = Manifest.load(self.folder)
             except FileNotFoundError:
                 manifest = Manifest(sweep=self.folder.name, runs={}, launches=[])
-            launch = Launch(
-                time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                commit=commit(),
-                overrides=[*self.config.hydra.overrides.hydra, *self.config.hydra.overrides.task],
-                runs=len(jobs),
-            )
-            runs = manifest.runs | {job.run_id: list(job.overrides) for job in jobs}
-            Manifest(sweep=manifest.sweep, runs=runs, launches=[*manifest.launches, launch]).save(self.folder)
+            asked = {
+                job.run_id: [override for override in job.overrides if not override.startswith("+hydra.")]
+                for job in jobs
+            }
+            launches = manifest.launches
+            if launches and launches[-1].time == self._time:
+                # a search asks batch by batch
+                launches[-1] = replace(launches[-1], runs=launches[-1].runs + len(jobs))
+            else:
+                overrides = [*self.config.hydra.overrides.hydra, *self.config.hydra.overrides.task]
+                launches.append(Launch(time=self._time, commit=commit(), overrides=overrides, runs=len(jobs)))
+            Manifest(sweep=manifest.sweep, runs=manifest.runs | asked, launches=launches).save(self.folder)
 
     def _run(self, todo: list[Job], composer: Composer) -> dict[str, str]:
         """Run id -> error of those that failed; every other job has finished."""
         errors: dict[str, str] = {}
         size = self.max_batch_size or max(len(todo), 1)
         while todo:
-            batch, rest = todo[:size], todo[size:]
-            left = {job.run_id: job.left for job in batch}
-            lost, interrupted = self._launch(batch, errors)
-            for job in interrupted:
-                self._alone(job, composer, errors)
-            again = [job for job in batch if job.run_id not in errors and not job.is_finished]
-            if lost is not None:
-                # the launcher forgot the batch: what failed in it is known from its record
-                new = [job for job in again if job.left != left[job.run_id]]
-                errors |= {job.run_id: job.error or str(lost) for job in new}
-                again = [job for job in again if job not in new]
-                if len(again) == len(batch):
-                    raise SweepFailed(f"the launcher started nothing ({type(lost).__name__}: {lost})") from lost
-            elif len(again) == len(batch) and not rest:
-                time.sleep(SECONDS_UNTIL_ASKED_AGAIN)  # all of them are being done by another process
-            todo = rest + [job for job in again if not job.is_finished]
+            elsewhere = [job for job in todo if job.is_running]
+            batch = [job for job in todo if job not in elsewhere][:size]
+            if not batch:
+                time.sleep(SECONDS_UNTIL_ASKED_AGAIN)
+                interruption.check()
+            else:
+                self._batch(batch, composer, errors)
+            todo = [job for job in todo if job.run_id not in errors and not job.is_finished]
         return errors
+
+    def _batch(self, batch: list[Job], composer: Composer, errors: dict[str, str]) -> None:
+        """Hand jobs to the launcher once, and see what became of them."""
+        before = {job.run_id: job.record for job in batch}
+        lost, interrupted = self._launch(batch, errors)
+        for job in interrupted:
+            self._alone(job, composer, errors)
+        if lost is None:
+            return
+        # the launcher forgot the batch: what failed in it is known from its record
+        left = [job for job in batch if job.run_id not in errors and not job.is_finished]
+        errors |= {job.run_id: job.error or str(lost) for job in left if job.record != before[job.run_id]}
+        if (
+            len(left) == len(batch)
+            and not interrupted
+            and not any(job.run_id in errors or job.is_running for job in left)
+        ):
+            raise SweepFailed(f"the launcher started nothing ({type(lost).__name__}: {lost})") from lost
 
     def _alone(self, job: Job, composer: Composer, errors: dict[str, str]) -> None:
         """Run again, with nothing beside it, a run whose process ended under it; if that ends too, its record says so.
@@ -197,7 +190,7 @@ class RunsSweeper(BasicSweeper):
                 )
         except Exception as error:
             interruption.check()
-            return error, [job for job in jobs if not job.is_finished and was_killed(job.folder)]
+            return error, [job for job in jobs if not job.is_finished and job.was_killed]
         finally:
             self._launched += len(jobs)
         interruption.check()
@@ -207,7 +200,8 @@ class RunsSweeper(BasicSweeper):
             if isinstance(value, RunStopped):
                 interrupted.append(job)
             elif result.status is JobStatus.FAILED and not isinstance(value, RunBusy):
-                errors[job.run_id] = str(value) or type(value).__name__
+                told = job.error if isinstance(value, RunFailed) else None
+                errors[job.run_id] = told or str(value) or type(value).__name__
             elif result.status is JobStatus.COMPLETED and not job.is_finished:
                 errors[job.run_id] = DRIFTED
         if interrupted:

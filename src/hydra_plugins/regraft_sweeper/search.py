@@ -16,14 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 from hydra_plugins.regraft_sweeper.runs import RunsSweeper
 from regraft.cache import digest
 from regraft.config.ranges import ConfigError, require
-from regraft.records import Record
+from regraft.records import STOPPED_BY_SEARCH, Record
 from regraft.stages.plan import run_id
 from regraft.sweeps.failures import SweepFailed
 from regraft.sweeps.identity import register, resolved, typed
 from regraft.sweeps.journal import Unmeasured
 from regraft.sweeps.search import Definition, Settings, Study, Trial
 from regraft.sweeps.space import Space, dimension, edges, middle, written
-from regraft.sweeps.watch import STOPPED, TRIAL
+from regraft.sweeps.watch import TRIAL
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
@@ -155,7 +155,7 @@ class SearchSweeper(RunsSweeper):
                     if not study.knows_values:
                         raise ConfigError(f"hydra.sweeper.objectives.{error}") from None
                     fail(trial, str(error))
-            elif (told := finished.error.splitlines()[0]).startswith(STOPPED):
+            elif (told := finished.error.splitlines()[0]).startswith(STOPPED_BY_SEARCH):
                 study.stop(trial, told)
             else:
                 fail(trial, told)

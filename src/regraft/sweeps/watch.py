@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.interfaces import RunInfo, RunLog, Tracker
+from regraft.records import STOPPED_BY_SEARCH
 from regraft.sweeps.journal import STUDY, Unmeasured, find, require_optuna, storage
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
 TRIAL = "REGRAFT_TRIAL"
 """Environment variable of a run that a search watches: `<journal>:<number of the trial>`."""
-STOPPED = "stopped by the search: "
-"""How the error of a run begins that was found hopeless."""
 
 
 class Hopeless(RuntimeError):
@@ -80,7 +79,7 @@ class WatchedLog(RunLog):
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._verdict:
-            raise Hopeless(f"{STOPPED}{self._verdict}")
+            raise Hopeless(f"{STOPPED_BY_SEARCH}{self._verdict}")
         self._inner.log(metrics, step)
         try:
             value = find(metrics, self._watch["metric"])
