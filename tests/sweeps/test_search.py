@@ -308,6 +308,7 @@ def test_a_metric_of_training_is_watched_in_its_own_direction(tmp_path: Path, mo
     assert train(bad, [0.0, 3.0, 0.0]).startswith(
         f"{STOPPED_BY_SEARCH}recover/loss=3 in training step 2 is worse than 0.75"
     )
+    stopped = f"{STOPPED_BY_SEARCH}recover/loss=3 in training step 2"
     # killed, and begun again: what was said before is said again
     assert train(bad, [0.0, 3.0, 0.0]).startswith(stopped)
     searching.close()
