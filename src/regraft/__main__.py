@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -17,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from regraft import interruption
 from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
+from regraft.environment import rank
 from regraft.records import Record, SchemaError, is_finished
 from regraft.sweeps import worker
 from regraft.sweeps.claims import claimed
@@ -45,7 +47,9 @@ def task(composed: DictConfig) -> None:
     if worker.is_worker():
         worker.stop_with_the_sweep()
     try:
-        with interruption.watch(forever=worker.is_worker()), claimed(folder):
+        # of processes that do a run together the first holds it for all
+        held = claimed(folder) if rank() == 0 else contextlib.nullcontext()
+        with interruption.watch(forever=worker.is_worker()), held:
             error: RuntimeError | None = _one(config, folder, composed, settings)
     except interruption.Stopped as stopped:
         if not worker.is_worker():

@@ -39,6 +39,16 @@ def describe(device: torch.device) -> dict[str, Any]:
     }
 
 
+def started_together() -> int:
+    """How many processes do this run: those that torchrun or accelerate launch started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def rank() -> int:
+    """Which of them this is, from 0. The first alone writes what the run leaves."""
+    return int(os.environ.get("RANK", "0")) if started_together() > 1 else 0
+
+
 class Memory:
     """How much memory this process took at most since the object was made.
 

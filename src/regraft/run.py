@@ -17,10 +17,11 @@ import transformers
 from regraft.cache import GIGABYTE, Cache
 from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
-from regraft.environment import Memory, describe, is_out_of_memory
+from regraft.environment import Memory, describe, is_out_of_memory, started_together
 from regraft.interfaces import LanguageModel, RunInfo, RunLog
 from regraft.models import export
 from regraft.records import CHECKPOINT, PREDICTIONS, TRAINING, Record, Row, StageRecord, is_finished
+from regraft.recovery.processes import Processes
 from regraft.stages import evaluate, load, prepare, prune, recover
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import Outcome
@@ -63,7 +64,8 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
     torch.set_num_threads(config.runtime.threads)
     # a bar for every checkpoint that is read would drown the training's own
     transformers.utils.logging.disable_progress_bar()
-    device = _device(config.runtime.device)
+    processes = Processes(_device(config.runtime.device), started_together(), config.runtime.shard)
+    device = processes.device
     limit = config.runtime.cache_gb
     cache = Cache(config.runtime.cache, None if limit is None else round(limit * GIGABYTE))
     memory = Memory(device)
@@ -88,7 +90,11 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         folder=folder,
     )
     outcomes: list[tuple[PlannedStage, Outcome]] = []
-    context = Context(config=config, cache=cache, device=device, log=Silent(), name=info.name)
+    context = Context(config=config, cache=cache, device=device, log=Silent(), processes=processes, name=info.name)
+    if not processes.is_first:
+        # the first writes; this one trains with it
+        walk(context, outcomes)
+        return replace(record, status="finished")
     try:
         with config.tracker.start(info) as tracked:
             context.log = tracked
@@ -142,8 +148,10 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
     if changes and stage.model_after == stage.model_before:
         return prune.NOTHING if stage.name == "prune" else Outcome(), before
     made: list[LanguageModel] = []
+    processes = context.processes
 
     def make(folder: Path) -> None:
+        processes.from_first(True)
         if stage.name not in ORIGINS:
             # to make the model that enters is no work of this stage, unless that is what the stage is for
             before.read()
@@ -162,12 +170,23 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
             removed = json.loads((kept / REMOVED).read_text(encoding="utf-8"))
             return context.place(replace(export.load(kept / KEPT), removed=_tuples(removed)))
         model = before.take()
-        fingerprints = work(stage, model, replace(context, log=Silent())).fingerprints
+        # what trains again does so alone: other processes need not need this model
+        alone = replace(context, log=Silent(), processes=Processes(context.device))
+        fingerprints = work(stage, model, alone).fingerprints
         if fingerprints != outcome.fingerprints:
             log.warning("%s: the %s stage made again differs from the one recorded", context.name, stage.name)
         return model
 
-    outcome = Outcome.load(context.cache.entry(context.kind("stages"), stage.key, make))
+    if processes.is_first:
+        context.cache.entry(context.kind("stages"), stage.key, make)
+        if not made:
+            processes.from_first(False)
+    elif processes.from_first(False) and stage.name == "recover":
+        model = before.take()
+        work(stage, model, context)
+        made.append(model)
+    processes.from_first(True)  # all wait until the outcome is there
+    outcome = Outcome.load(context.cache.path(context.kind("stages"), stage.key))
     if not made:
         outcome = replace(outcome, reused=True)
     if not changes:

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from regraft.__main__ import conf
 from regraft.cache import Cache
 from regraft.evaluation.likelihood import score_questions
+from regraft.recovery.processes import Processes
 from regraft.stages import prepare
 from regraft.stages.context import Context
 from regraft.stages.plan import plan
@@ -29,7 +30,8 @@ def prepared():
     with initialize_config_dir(str(conf()), version_base="1.3"):
         composed = compose("config", ["experiment=l2pft_vs_l2psd"], return_hydra_config=True)
     config = typed(composed, composed.hydra)
-    context = Context(config=config, cache=Cache(), device=torch.device("cpu"), log=Silent())
+    cpu = torch.device("cpu")
+    context = Context(config=config, cache=Cache(), device=cpu, log=Silent(), processes=Processes(cpu))
     return config, prepare.dense(plan(config)[0], context).read()
 
 

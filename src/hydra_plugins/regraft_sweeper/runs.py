@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from regraft import interruption
 from regraft.config.ranges import ConfigError
-from regraft.environment import commit
+from regraft.environment import commit, started_together
 from regraft.records import MANIFEST, Launch, Manifest, Record
 from regraft.stages.plan import run_id
 from regraft.sweeps import worker
@@ -87,6 +87,11 @@ class RunsSweeper(BasicSweeper):
             SweepFailed: The launcher could not start anything.
             Stopped: The process was told to stop; the same jobs go on from there.
         """
+        if started_together() > 1:
+            raise ConfigError(
+                f"WORLD_SIZE={started_together()}: processes that are started together (torchrun) do one run, without "
+                "-m. Runs of a sweep go to several GPUs with hydra/launcher=slurm or hydra/launcher=ray_workers."
+            )
         register()
         worker.begin_sweep()
         assert self.config is not None and self.hydra_context is not None

@@ -35,6 +35,9 @@ class Runtime(Component):
     checkpoint_steps: int | None = 200
     """Optimizer steps after which a training is kept, so that a killed run goes on from there; null keeps it at its end
     and when it is told to stop. Weights, optimizer and moments of a model with p parameters take 12 p bytes."""
+    shard: bool = False
+    """With several processes (torchrun): divide weights, gradients and moments among them (FSDP). Otherwise each holds
+    all of them (DDP)."""
     progress: bool = True
     """Whether training shows a progress bar."""
 

@@ -19,7 +19,10 @@ class BatchSource(Protocol):
     """Feeds the loop. A source that lets the student write gets the student at each step."""
 
     def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
-        """The parts of optimizer step `number` (from 0), each with the number of its questions."""
+        """The parts of optimizer step `number` (from 0), each with the number of its questions.
+
+        A part with 0 questions is read and counts for nothing.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,9 @@ class Questions:
     first: int
     """Number of the run's first step that this source feeds."""
     steps: int
+    rank: int = 0
+    """Of the processes that train together, which one this is."""
+    processes: int = 1
 
     @cached_property
     def order(self) -> list[list[int]]:
@@ -62,7 +68,9 @@ class Questions:
         size = -(-len(chosen) // self.accumulation)
         for start in range(0, len(chosen), size):
             part = chosen[start : start + size]
-            yield self._packed(part), len(part)
+            own = part[self.rank :: self.processes]
+            # all processes make the same number of passes: without a question of its own one reads the first
+            yield self._packed(own or part[:1]), len(own)
 
     def each(self) -> Iterator[Batch]:
         """Every question once, in batches of similar length."""

@@ -8,8 +8,10 @@ A training that is given a `Progress` goes on from there, and ends with the valu
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
+import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,9 +22,9 @@ from transformers import PreTrainedModel, get_scheduler
 
 from regraft import interruption
 from regraft.interfaces import Batch, LanguageModel, Loss, ModelOutputs
-from regraft.models.forward import forward
 from regraft.models.precision import autocast
 from regraft.recovery.batches import BatchSource
+from regraft.recovery.processes import Processes, like, whole
 from regraft.recovery.progress import Kept, Progress, TrainingState
 from regraft.recovery.training import Training
 from regraft.tasks.packing import move
@@ -54,6 +56,7 @@ class Trainer:
         observe: Gets the numbers of each step.
         bar: Shows a progress bar with this text; None shows none.
         progress: Where the training is kept while it is not at its end; None keeps nothing.
+        processes: Those that train together; None trains in this one.
         key: Where the config holds `training`, for messages.
     """
 
@@ -71,6 +74,7 @@ class Trainer:
         observe: Observer = lambda numbers: None,
         bar: str | None = None,
         progress: Progress | None = None,
+        processes: Processes | None = None,
         key: str = "recovery",
     ) -> None:
         self.student, self.batches, self.loss, self.training, self.steps = student, batches, loss, training, steps
@@ -84,7 +88,13 @@ class Trainer:
         self.lines: list[dict[str, float]] = []
         """The numbers of each step so far, also of those before an interruption."""
         self.stored_dtype = student.model.dtype
+        self.processes = processes or Processes(student.model.device)
+        self._told = False
         self.model: PreTrainedModel = student.model.float()
+        if self.processes.shard:
+            # dividing a model changes its class: the student stays as it is, and gets the weights at the end
+            self.model = copy.deepcopy(self.model)
+        self._module = self.processes.wrapped(self.model)
         self.optimizer = torch.optim.AdamW(
             _groups(self.model, training.weight_decay), lr=training.learning_rate, betas=training.betas, fused=True
         )
@@ -109,9 +119,13 @@ class Trainer:
         last = self.steps if until is None else until
         self._began = time.perf_counter()
         self._go_on()
-        with tqdm(
-            total=last, initial=self.step, desc=self.bar, disable=self.bar is None, unit=" steps", leave=False
-        ) as bar:
+        together = interruption.deferred() if self.processes.count > 1 else contextlib.nullcontext()
+        with (
+            together,
+            tqdm(
+                total=last, initial=self.step, desc=self.bar, disable=self.bar is None, unit=" steps", leave=False
+            ) as bar,
+        ):
             started, seen = time.perf_counter(), self.examples
             while self.step < last:
                 try:
@@ -120,6 +134,8 @@ class Trainer:
                         self.lines.append(numbers)
                         self.observe(numbers)
                         self._keep()
+                    if self._told:
+                        raise interruption.Stopped(interruption.stopping() or signal.SIGTERM)
                 except interruption.Stopped:
                     self._keep(now=True)
                     raise
@@ -127,9 +143,17 @@ class Trainer:
                 bar.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s", refresh=False)
                 bar.update()
         if last == self.steps:
-            # parameters only: buffers, such as the frequencies of rotary embeddings, stay in float32
-            for parameter in self.model.parameters():
-                parameter.data = parameter.data.to(self.stored_dtype)
+            self._give_back()
+
+    def _give_back(self) -> None:
+        """The student with the trained weights, in its own dtype."""
+        if self.processes.shard:
+            trained = dict(self.model.named_parameters())
+            for name, parameter in self.student.model.named_parameters():
+                parameter.data = whole(trained[name].detach())
+        # parameters only: buffers, such as the frequencies of rotary embeddings, stay in float32
+        for parameter in self.student.model.parameters():
+            parameter.data = parameter.data.to(self.stored_dtype)
 
     def state(self) -> TrainingState:
         """A copy of weights, optimizer, course of the learning rate and random numbers."""
@@ -140,9 +164,14 @@ class Trainer:
         self.step, self.examples = state.step, state.examples
         with torch.no_grad():
             for name, tensor in _weights(self.model).items():
-                tensor.copy_(state.model[name])
+                tensor.copy_(like(tensor, state.model[name]))
         if state.optimizer:
-            self.optimizer.load_state_dict(copy.deepcopy(state.optimizer))
+            held = copy.deepcopy(state.optimizer)
+            for number, parameter in enumerate(_trained(self.optimizer)):
+                for name, value in held["state"].get(number, {}).items():
+                    if torch.is_tensor(value) and value.shape == parameter.shape:
+                        held["state"][number][name] = like(parameter, value)
+            self.optimizer.load_state_dict(held)
         self.rates.load_state_dict(copy.deepcopy(state.rates))
         torch.set_rng_state(state.random)
 
@@ -150,8 +179,8 @@ class Trainer:
         return TrainingState(
             step=self.step,
             examples=self.examples,
-            model=_weights(self.model),
-            optimizer=self.optimizer.state_dict() if self.step < self.steps else {},
+            model={name: whole(tensor) for name, tensor in _weights(self.model).items()},
+            optimizer=_whole_state(self.optimizer) if self.step < self.steps else {},
             rates=self.rates.state_dict(),
             random=torch.get_rng_state(),
         )
@@ -162,35 +191,50 @@ class Trainer:
         if found is not None and found.state.step > self.step:
             self.restore(found.state)
             self.lines, self.seconds = found.lines, found.seconds
+        if self.processes.sum(self.step)[0] != self.step * self.processes.count:
+            raise ValueError(
+                "the processes of this run find different progress in their caches. Give all of them one folder with "
+                "runtime.cache=FOLDER."
+            )
 
     def _keep(self, now: bool = False) -> None:
         if self.progress is not None and (now or self.step == self.steps or self.progress.due(self.step)):
             seconds = self.seconds + time.perf_counter() - self._began
-            self.progress.save(Kept(state=self._live(), lines=self.lines, seconds=seconds))
+            kept = Kept(state=self._live(), lines=self.lines, seconds=seconds)
+            if self.processes.is_first:
+                self.progress.save(kept)
 
     def _step(self) -> dict[str, float]:
-        total, count = 0.0, 0
-        for batch, examples in self.batches.step(self.step, self.student):
+        total, count, asked = 0.0, 0.0, 0.0
+        parts = list(self.batches.step(self.step, self.student))
+        for number, (batch, examples) in enumerate(parts):
             batch = move(batch, self.model.device)
-            with autocast(self.model, self.training.precision):
-                # under the same autocast a dense student differs from its teacher by nothing, if both hold float32
-                taught = None if self.teacher is None else self.teacher(batch)
-                value = self.loss(batch, forward(self.model, batch), taught)
-            value.total.backward()
-            total += float(value.total.detach())
-            count += value.count
-            self.examples += examples
-        # each part adds a sum; the mean is over all that counts in the step, however it was cut
+            with self.processes.accumulating(self._module, more=number + 1 < len(parts)):
+                with autocast(self.student.model, self.training.precision):
+                    # under the same autocast a dense student differs from its teacher by nothing, if both hold float32
+                    taught = None if self.teacher is None else self.teacher(batch)
+                    value = self.loss(batch, ModelOutputs(**self._module(batch)), taught)
+                # a part of which this process has no question is read all the same, and counts for nothing
+                weight = 1 if examples else 0
+                (weight * value.total).backward()
+            total += weight * float(value.total.detach())
+            count += weight * value.count
+            asked += examples
+        total, count, asked, told = self.processes.sum(total, count, asked, interruption.stopping() is not None)
+        self.examples += round(asked)
+        self._told = bool(told) and self.processes.count > 1
+        # each part adds a sum, processes average; the mean is over all that counts in the step, however it was cut
         for parameter in self.model.parameters():
             if parameter.grad is not None:
-                parameter.grad /= count
+                parameter.grad /= count / self.processes.count
         mean = total / count
         for term in self.terms:
             extra = term(self.model)
             extra.backward()
             mean += float(extra.detach())
         limit = self.training.max_grad_norm
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit))
+        clipped = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+        norm = float(whole(clipped))
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise TrainingDiverged(
                 f"loss={mean} and gradient norm={norm} at step {self.step + 1} of {self.steps}: training diverged. "
@@ -217,6 +261,21 @@ def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     kept: dict[str, torch.Tensor] = dict(model.named_parameters())
     buffers = dict(model.named_buffers())
     return kept | {name: buffers[name] for name in model.state_dict() if name in buffers}
+
+
+def _trained(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """The parameters in the order in which the optimizer numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _whole_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Its state_dict, of which this process may hold shards; every process must ask."""
+    told = optimizer.state_dict()
+    state = {
+        number: {name: whole(value) if torch.is_tensor(value) else value for name, value in values.items()}
+        for number, values in told["state"].items()
+    }
+    return {"state": state, "param_groups": told["param_groups"]}
 
 
 def _groups(model: PreTrainedModel, weight_decay: float) -> list[dict[str, Any]]:

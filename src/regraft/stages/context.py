@@ -12,6 +12,7 @@ import torch
 from regraft.config.ranges import ConfigError
 from regraft.evaluation.evaluation import Split
 from regraft.interfaces import AnyQuestion, EncodedQuestion, LabelledQuestion, LanguageModel, RunLog, Splits
+from regraft.recovery.processes import Processes
 from regraft.recovery.progress import Progress
 from regraft.stages.plan import PlannedStage
 from regraft.tasks.encoding import encode_all
@@ -59,6 +60,8 @@ class Context:
     cache: Cache
     device: torch.device
     log: RunLog
+    processes: Processes
+    """Those that train together."""
     dense: Lineage | None = None
     """The prepared dense model, once the prepare stage has come."""
     name: str = ""
@@ -132,4 +135,5 @@ class Context:
 
     def bar(self, stage: PlannedStage) -> str | None:
         """Text of the progress bar, or None for no bar."""
-        return f"{self.name}: {stage.name}" if self.config.runtime.progress else None
+        shown = self.config.runtime.progress and self.processes.is_first
+        return f"{self.name}: {stage.name}" if shown else None

@@ -43,6 +43,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         seed=config.seed,
         first=first,
         steps=last - first,
+        rank=context.processes.rank,
+        processes=context.processes.count,
     )
     precision = resolved_precision(model.model, training.precision)
     reported: dict[str, Any] = {}
@@ -72,6 +74,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         observe=lambda numbers: track(numbers, first, context.log),
         bar=context.bar(stage),
         progress=context.progress(stage.key),
+        processes=context.processes,
     )
     trainer.run()
     return Outcome(
@@ -84,7 +87,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             "precision": precision,
             "device": model.model.device.type,
         }
-        | ({"teacher": reported} if reported else {}),
+        | ({"teacher": reported} if reported else {})
+        | ({"processes": context.processes.count} if context.processes.count > 1 else {}),
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )
