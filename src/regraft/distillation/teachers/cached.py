@@ -3,7 +3,7 @@
 For each position that the loss reads, one of two things is kept:
 
 * `hidden_states`: what enters the head, h (hidden_size). The head is applied again when the answer is needed,
-  z = W h, which is exact, and takes vocab / hidden_size times less room than the logits.
+  z = W h, which is exact but for rounding, and takes vocab / hidden_size times less room than the logits.
 * `top_k`: the k largest log-probabilities and what is left, r = 1 - sum over the top k of p. The other tokens share r
   evenly: log p_v = log(r / (vocab - k)). What this loses is measured over all positions and reported.
 """
@@ -35,12 +35,16 @@ HEAD = "head.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Cached(Teacher):
-    """What another teacher says, from the cache. The first run that needs it asks; all others find it there."""
+    """What another teacher says, from the cache. The first run that needs it asks; all others find it there.
+
+    A student that equals its teacher (sparsity 0) does not see a KL of 0 but of rounding, which Adam scales up to whole
+    steps: that control needs the live teacher.
+    """
 
     teacher: OneModel = Dense()
     """Who is asked."""
     keep: Literal["hidden_states", "top_k"] = "hidden_states"
-    """What is kept of an answer: `hidden_states` is exact, `top_k` is smaller where hidden_size is above 2 k."""
+    """What is kept of an answer: `hidden_states` is exact but for rounding, `top_k` is smaller where hidden_size is above 2 k."""
     k: int = 64
     """Tokens that are kept of each position with `top_k`."""
 
