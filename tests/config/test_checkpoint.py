@@ -53,3 +53,11 @@ def test_a_folder_of_nobodys_run_takes_the_command_line(checkpoint: Path) -> Non
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"evaluate=.*: must be a folder with a saved model"):
         Checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("override", ["model=m0", "sparsity=0.1"])
+def test_what_its_run_did_not_do_is_refused(checkpoint: Path, override: str) -> None:
+    key, _, _ = override.partition("=")
+    assert COMPOSED[key] != OWN[key]
+    with pytest.raises(ConfigError, match=rf"{override}: must be left out, or be as in the run that made evaluate="):
+        as_its_run(COMPOSED | {"evaluate": str(checkpoint)}, [f"evaluate={checkpoint}", override])

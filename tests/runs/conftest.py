@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from regraft.cache import Cache
+from regraft.models.tiny_olmo2 import TinyOlmo2
 from regraft.records import Record
 
 BRIEF = ("model.steps=12", "task.train_size=64", "recovery.steps=4", "tracker=none", "runtime.progress=false")
@@ -21,6 +24,20 @@ Regraft = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with nothing but the model of `BRIEF`."""
+    root = tmp_path_factory.mktemp("trained")
+    TinyOlmo2(steps=12).load(Cache(root))
+    return root
+
+
+@pytest.fixture
+def own_cache(tmp_path: Path, _trained: Path) -> Path:
+    """A cache of this test's own, in which the model is."""
+    return Path(shutil.copytree(_trained, tmp_path / "cache"))
 
 
 @pytest.fixture

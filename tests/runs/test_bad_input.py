@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import BRIEF
+
+from analysis import status
 
 CASES = [
     (["sparsity=1.5"], "sparsity=1.5: must be a number in [0, 1)."),
@@ -34,6 +37,85 @@ def test_the_config_decides_at_once_and_writes_nothing(regraft, tmp_path: Path, 
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not list(tmp_path.rglob("*")), "something was written"
+
+
+def left(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*.json")}
+
+
+def test_what_another_version_wrote_is_left_as_it_is(regraft, tmp_path: Path) -> None:
+    run = ["loss=none", "sweep=mine", *BRIEF]
+    assert regraft(*run).returncode == 0
+    (record,) = (tmp_path / "multirun" / "mine").glob("*/record.json")
+    record.write_text(record.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    before = left(tmp_path)
+    for arguments in (run, ["-m", *run, "sparsity=0.5,0.6"]):
+        result = regraft(*arguments)
+        assert result.returncode == 1 and "Traceback" not in result.stderr
+        assert f"{record.relative_to(tmp_path)}: schema_version=9" in result.stderr and "sweep=NAME" in result.stderr
+        assert left(tmp_path) == before
+    record.unlink()
+    manifest = record.parents[1] / "manifest.json"
+    manifest.write_text('{"schema_version": 9}')
+    result = regraft("-m", *run)
+    assert result.returncode == 1 and "manifest.json: schema_version=9" in result.stderr
+    assert manifest.read_text() == '{"schema_version": 9}' and not list(record.parents[1].glob("*/record.json"))
+
+
+def test_half_a_record_is_no_result(regraft, tmp_path: Path) -> None:
+    run = ["loss=none", "sweep=mine", *BRIEF]
+    assert regraft(*run).returncode == 0
+    (record,) = (tmp_path / "multirun" / "mine").glob("*/record.json")
+    whole = json.loads(record.read_text())
+    record.write_text(record.read_text()[:500])
+    assert regraft(*run).returncode == 0
+    again = json.loads(record.read_text())
+    assert [row["value"] for row in again["rows"]] == [row["value"] for row in whole["rows"]]
+
+
+def test_a_checkpoint_that_is_broken_or_of_another_config_is_told(regraft, tmp_path: Path) -> None:
+    assert regraft("loss=none", "sweep=mine", "save_model=true", *BRIEF).returncode == 0
+    (checkpoint,) = (tmp_path / "multirun" / "mine").glob("*/checkpoint")
+    other = regraft(f"evaluate={checkpoint}", "model.vocab_size=300", "tracker=none")
+    assert other.returncode == 1 and "Traceback" not in other.stderr
+    assert "model.vocab_size=300: must be left out" in other.stderr and f"evaluate={checkpoint}" in other.stderr
+    weights = checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    torn = regraft(f"evaluate={checkpoint}", "tracker=none")
+    assert torn.returncode == 1 and "Traceback" not in torn.stderr
+    assert str(checkpoint.name) in torn.stderr
+
+
+EDITS_ITS_YAML = """
+from dataclasses import dataclass
+from pathlib import Path
+from regraft.distillation.losses.cross_entropy import CrossEntropy
+
+@dataclass(frozen=True, kw_only=True)
+class Edited(CrossEntropy):
+    weight: float = 1.0
+
+    def __call__(self, batch, student, teacher):
+        Path(__file__).with_name("loss").joinpath("edited.yaml").write_text("_target_: edited.Edited\\nweight: 2.0\\n")
+        return super().__call__(batch, student, teacher)
+"""
+
+
+def test_a_file_that_is_edited_while_the_sweep_runs_files_nothing_under_the_old_label(regraft, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    (mine / "loss").mkdir(parents=True)
+    (mine / "edited.py").write_text(EDITS_ITS_YAML.replace("\\\\", "\\"))
+    (mine / "loss" / "edited.yaml").write_text("_target_: edited.Edited\nweight: 1.0\n")
+    result = regraft("-m", "--config-dir", str(mine), "loss=edited", "seed=0,1", "sweep=mine", *BRIEF)
+    assert result.returncode == 1
+    assert "1 of 2 runs failed" in result.stderr and "the config changed after the sweep had begun" in result.stderr
+    folder = tmp_path / "multirun" / "mine"
+    found = {path.parent.name: json.loads(path.read_text()) for path in folder.glob("*/record.json")}
+    assert sorted(record["config"]["loss"]["weight"] for record in found.values()) == [1.0, 2.0]
+    asked = json.loads((folder / "manifest.json").read_text())["runs"]
+    assert len(asked) == 2 and len(set(found) & set(asked)) == 1
+    told = "\n".join(status.told([folder]))
+    assert "1 finished, 1 missing, 1 stray" in told
 
 
 def test_a_loss_that_needs_labels_is_refused_on_an_unlabelled_task(regraft, tmp_path: Path) -> None:

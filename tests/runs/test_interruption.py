@@ -69,11 +69,11 @@ def training(folder: Path) -> pandas.DataFrame:
     return pandas.read_parquet(path)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_run_that_ends_in_the_middle_of_recovery_goes_on_there(
-    regraft: Regraft, tmp_path: Path, shared_cache: Path, how: signal.Signals
+    regraft: Regraft, tmp_path: Path, own_cache: Path, how: signal.Signals
 ) -> None:
-    cache = tmp_path / "cache"
+    cache = own_cache
     run = ["loss=kl", "sparsity=0.6", "recovery.steps=60", "runtime.checkpoint_steps=10", *LONG]
     process = start(tmp_path, cache, *run, "sweep=halved")
     wait_for(lambda: kept_step(cache) >= 20, process)
@@ -100,8 +100,8 @@ def test_a_run_that_ends_in_the_middle_of_recovery_goes_on_there(
     assert not list((cache / "progress").iterdir()), "progress stays after the run"
 
 
-def test_after_training_a_killed_run_does_not_train_again(regraft: Regraft, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
+def test_after_training_a_killed_run_does_not_train_again(regraft: Regraft, tmp_path: Path, own_cache: Path) -> None:
+    cache = own_cache
     run = ["loss=ce", "sparsity=0.6", "recovery.steps=30", "sweep=late", *LONG]
     process = start(tmp_path, cache, *run)
     wait_for(lambda: kept_step(cache) == 30, process)
@@ -120,12 +120,12 @@ def test_after_training_a_killed_run_does_not_train_again(regraft: Regraft, tmp_
     ids=["6 runs", "24 runs"],
 )
 def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(
-    regraft: Regraft, tmp_path: Path, sparsities: str, seeds: str, kills: int
+    regraft: Regraft, tmp_path: Path, own_cache: Path, sparsities: str, seeds: str, kills: int
 ) -> None:
     """With two workers, each kill at a random moment; the same rows, and no run done twice."""
     sweep = ["-m", "hydra/launcher=two_processes", f"sparsity={sparsities}", "loss=none,ce,kl", f"seed={seeds}"]
     sweep += ["recovery.steps=20", "runtime.checkpoint_steps=5", *LONG]
-    cache = tmp_path / "cache"
+    cache = own_cache
     runs = 3 * len(sparsities.split(",")) * len(seeds.split(","))
     moments = random.Random(20261121)
 
@@ -166,8 +166,8 @@ def test_two_processes_do_one_sweep_together(tmp_path: Path, shared_cache: Path)
     assert all(text.count("finished before") <= 9 for text in told)
 
 
-def test_a_sweep_told_to_stop_saves_in_every_worker(regraft: Regraft, tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
+def test_a_sweep_told_to_stop_saves_in_every_worker(regraft: Regraft, tmp_path: Path, own_cache: Path) -> None:
+    cache = own_cache
     sweep = ["-m", "hydra/launcher=two_processes", "sparsity=0.6", "loss=ce,kl", "seed=0,1", "sweep=stopped"]
     sweep += ["recovery.steps=2000", "runtime.checkpoint_steps=100000", *LONG]
     process = start(tmp_path, cache, *sweep)
@@ -182,8 +182,8 @@ def test_a_sweep_told_to_stop_saves_in_every_worker(regraft: Regraft, tmp_path: 
     assert not running() and not any(map(was_killed, folders(tmp_path / "multirun" / "stopped")))
 
 
-def test_workers_of_a_killed_sweep_save_and_end(tmp_path: Path) -> None:
-    cache = tmp_path / "cache"
+def test_workers_of_a_killed_sweep_save_and_end(tmp_path: Path, own_cache: Path) -> None:
+    cache = own_cache
     sweep = ["-m", "hydra/launcher=two_processes", "sparsity=0.6", "loss=ce,kl", "sweep=orphans"]
     sweep += ["recovery.steps=2000", "runtime.checkpoint_steps=100000", *LONG]
     process = start(tmp_path, cache, *sweep)

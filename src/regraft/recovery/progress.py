@@ -6,6 +6,7 @@ it, such as an evaluation, goes on without training again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -94,7 +95,8 @@ class Progress:
         except (OSError, SafetensorError) as error:
             log.warning("%s: the progress of the training cannot be kept (%s); it goes on without", self.path, error)
         finally:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
 
     def load(self) -> Kept | None:
         """What was saved last; None if there is nothing, or (told) nothing that this training can go on from."""

@@ -44,7 +44,7 @@ class Cached(Teacher):
     teacher: OneModel = Dense()
     """Who is asked."""
     keep: Literal["hidden_states", "top_k"] = "hidden_states"
-    """What is kept of an answer: `hidden_states` is exact but for rounding, `top_k` is smaller where hidden_size is above 2 k."""
+    """What is kept of an answer: `hidden_states`, exact but for rounding, or `top_k`, smaller if hidden_size > 2 k."""
     k: int = 64
     """Tokens that are kept of each position with `top_k`."""
 
