@@ -181,6 +181,31 @@ def test_stats_and_clear(cache: Cache, capsys: pytest.CaptureFixture[str]) -> No
     assert cache.entry("models", "a", fill).is_dir()
 
 
+def test_what_others_left_is_removed_in_time(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, limit=10**6)
+    (tmp_path / "kind").mkdir()
+    (tmp_path / "progress").mkdir()
+    left = [tmp_path / "progress" / ".key.safetensors.17", tmp_path / "kind" / ".making-a-x", tmp_path / "kind" / "old"]
+    left[0].write_text("x")
+    for folder in left[1:]:
+        folder.mkdir()
+    cache.trim()
+    assert all(path.exists() for path in left), "a process may still be at it"
+    for path in left:
+        os.utime(path, (1, 1))
+    cache.trim()
+    assert not any(path.exists() for path in left)
+
+
+def test_a_file_of_the_users_that_cannot_be_read_is_not_blamed_on_the_cache(cache: Cache) -> None:
+    def make(folder: Path) -> None:
+        raise PermissionError(13, "Permission denied", "/data/questions.jsonl")
+
+    with pytest.raises(PermissionError, match=r"/data/questions\.jsonl") as told:
+        cache.entry("kind", "key", make)
+    assert "cache" not in str(told.value)
+
+
 def test_the_list_of_files_is_that_of_the_folder(cache: Cache) -> None:
     listed = json.loads((cache.entry("kind", "key", fill) / FILES).read_text())
     assert {name: size for name, (size, _) in listed.items()} == {"inner/weights": 500, "about": 1}

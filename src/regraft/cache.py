@@ -15,6 +15,7 @@ The store is bounded: when it has grown beyond its limit, what was used longest 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import hashlib
 import json
@@ -39,6 +40,8 @@ PROGRESS = "progress"
 GIGABYTE = 10**9
 IN_USE = 900.0
 """Seconds after its last use for which an entry is not evicted: somebody may be reading it."""
+ABANDONED = 7 * 24 * 3600.0
+"""Seconds after which the progress of a training, or what a killed process left, is taken for abandoned."""
 SHARE_BETWEEN_TRIMS = 0.01
 """Share of the limit that a process writes before it looks again at how large the store is."""
 
@@ -66,6 +69,15 @@ class Entry:
     used: float
     """When it was used last, in seconds since the epoch."""
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether somebody may need it now; asked again, for it may have been used since it was listed."""
+        try:
+            used = (self.path if self.kind == PROGRESS else self.path / FILES).stat().st_mtime
+        except OSError:
+            return False
+        return time.time() - used < (ABANDONED if self.kind == PROGRESS else IN_USE)
+
 
 class Cache:
     """Store of made things under `root`.
@@ -77,12 +89,12 @@ class Cache:
 
     _verified: ClassVar[set[tuple[Path, int]]] = set()
     """Entries whose content this process has read and found whole, with the time at which they were made."""
+    _unseen: ClassVar[dict[Path, int]] = {}
+    """Root -> bytes that this process wrote there since it last looked through it."""
 
     def __init__(self, root: Path | str | None = None, limit: int | None = None) -> None:
         self.root = Path(root).expanduser() if root is not None else default_root()
         self.limit = limit
-        self._unseen = limit or 0
-        """Bytes written since the store was last looked through; at first it is."""
 
     def path(self, kind: str, key: str) -> Path:
         return self.root / kind / key
@@ -143,7 +155,7 @@ class Cache:
             os.replace(aside, path)
         except BaseException as error:
             shutil.rmtree(aside, ignore_errors=True)
-            if _is_of_writing(error):
+            if self._is_of_writing(error):
                 raise self._told(error) from error
             raise
         self._verified.add((path, _made_at(path)))
@@ -174,6 +186,13 @@ class Cache:
         except OSError:
             return  # of a store that may be read only, nothing is evicted
 
+    def _is_of_writing(self, error: BaseException) -> bool:
+        """Whether the store cannot be written; libraries tell of a full disk in errors of their own."""
+        if isinstance(error, OSError) and error.filename is not None:
+            return Path(os.fsdecode(error.filename)).is_relative_to(self.root)
+        full = os.strerror(errno.ENOSPC) in str(error)
+        return full or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+
     def _told(self, error: BaseException) -> OSError:
         number = getattr(error, "errno", None) or errno.ENOSPC
         advice = "free some space, or choose another folder with runtime.cache=FOLDER or $REGRAFT_CACHE"
@@ -198,35 +217,51 @@ class Cache:
         """Remove what was used longest ago until the store is within its limit; returns the bytes removed."""
         entries = self.entries()
         total, removed = sum(entry.bytes for entry in entries), 0
+        for left in self._leftovers(older=ABANDONED):
+            _remove(left)
         for entry in entries:
-            if self.limit is None or total - removed <= self.limit or time.time() - entry.used < IN_USE:
+            if self.limit is None or total - removed <= self.limit:
                 break
-            _remove(entry.path)
-            removed += entry.bytes
+            if not entry.is_in_use:
+                _remove(entry.path)
+                removed += entry.bytes
         if removed:
             log.info("%s: removed %.1f GB that were used longest ago", self.root, removed / GIGABYTE)
         return removed
 
     def _bound(self, written: int) -> None:
-        self._unseen += written
-        if self.limit is not None and self._unseen >= SHARE_BETWEEN_TRIMS * self.limit:
-            self._unseen = 0
+        if self.limit is None:
+            return
+        # a process looks through the store when it first writes there
+        unseen = self._unseen.get(self.root, self.limit) + written
+        if unseen >= SHARE_BETWEEN_TRIMS * self.limit:
+            unseen = 0
             self.trim()
+        self._unseen[self.root] = unseen
+
+    def _leftovers(self, older: float) -> list[Path]:
+        """What killed processes and earlier versions left, and nobody has touched for so many seconds."""
+        before = time.time() - older
+        found = []
+        for path in self.root.glob("*/*"):
+            with contextlib.suppress(OSError):
+                is_entry = path.is_dir() and not path.name.startswith(".")
+                is_left = path.name.startswith(".") or (is_entry and not (path / FILES).is_file())
+                if is_left and path.stat().st_mtime <= before:
+                    found.append(path)
+        return found
 
     def clear(self, kind: str | None = None) -> int:
-        """Remove everything, or everything of one kind; returns the bytes removed."""
+        """Remove everything, or everything of one kind; returns the bytes removed. Nobody may be using it."""
         removed = 0
+        for left in self._leftovers(older=0):
+            if kind in (None, left.parent.name):
+                _remove(left)
         for entry in self.entries():
             if kind in (None, entry.kind):
                 _remove(entry.path)
                 removed += entry.bytes
         return removed
-
-
-def _is_of_writing(error: BaseException) -> bool:
-    """Whether the store cannot be written; libraries tell of a full disk in errors of their own."""
-    refused = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-    return getattr(error, "errno", None) in refused or os.strerror(errno.ENOSPC) in str(error)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -274,7 +309,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--kind", help="only entries of this kind, as --stats names them")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--stats", action="store_true", help="what is in it: entries, size and last use by kind")
-    what.add_argument("--clear", action="store_true", help="remove everything; what is needed again is made again")
+    what.add_argument("--clear", action="store_true", help="remove everything, while no run is going on")
     given = parser.parse_args(arguments)
     cache = Cache(given.cache)
     entries = [entry for entry in cache.entries() if given.kind in (None, entry.kind)]

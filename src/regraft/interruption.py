@@ -112,6 +112,8 @@ def _tell(number: int, frame: FrameType | None) -> None:
 
 
 def _warn(number: int, frame: FrameType | None) -> None:
+    if _State.told is not None:
+        return
     _State.told = number
     if _State.watching:
         check()
@@ -123,14 +125,21 @@ def _warn(number: int, frame: FrameType | None) -> None:
 def forwarding(children: Callable[[], list[int]]) -> Iterator[None]:
     """Hand SIGINT and SIGTERM on to the processes that `children` names while the block runs, and go on waiting.
 
-    They save and stop; so the launcher that waits for them comes back. A second SIGINT does not wait.
+    They save and stop; so the launcher that waits for them comes back. A second SIGINT does not wait. Where there are
+    no such processes, the block is left at once.
+
+    Raises:
+        Stopped: There was nobody to hand the signal on to.
     """
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         if _State.told is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         _State.told = number
-        for child in children():
+        found = children()
+        if not found:
+            raise Stopped(number)
+        for child in found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGTERM)
 

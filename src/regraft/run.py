@@ -135,6 +135,8 @@ def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Line
             context.dense = ORIGINS[stage.name](stage, context)
         outcome, model = perform(stage, model, context)
         outcomes.append((stage, outcome))
+        if stage.name == "evaluate" and context.dense is not None and context.dense_evaluation is None:
+            context.dense_evaluation = outcome
         _track(stage, outcome, context.log)
         if not outcome.reused and (outcome.seconds > 0 or outcome.metrics):
             log.info("%s: %s", context.name, _told(stage, outcome))
@@ -165,8 +167,8 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         made.append(model)
 
     def again() -> LanguageModel:
-        kept = context.cache.path(context.kind("stages"), stage.key)
-        if (kept / KEPT).is_dir():
+        kept = context.cache.find(context.kind("stages"), stage.key)
+        if kept is not None and (kept / KEPT).is_dir():
             removed = json.loads((kept / REMOVED).read_text(encoding="utf-8"))
             return context.place(replace(export.load(kept / KEPT), removed=_tuples(removed)))
         model = before.take()

@@ -19,11 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 from regraft import interruption
 from regraft.config.ranges import ConfigError
 from regraft.environment import commit, started_together
-from regraft.records import MANIFEST, Launch, Manifest, Record
+from regraft.records import MANIFEST, Launch, Manifest, Record, SchemaError
 from regraft.stages.plan import run_id
 from regraft.sweeps import worker
 from regraft.sweeps.composition import Composer
-from regraft.sweeps.failures import RunBusy, RunFailed, RunStopped, SweepFailed, table
+from regraft.sweeps.failures import RunBusy, RunKilled, RunStopped, SweepFailed, table
 from regraft.sweeps.identity import choices, register, resolved
 from regraft.sweeps.jobs import Finished, Job
 
@@ -95,19 +95,19 @@ class RunsSweeper(BasicSweeper):
         register()
         worker.begin_sweep()
         assert self.config is not None and self.hydra_context is not None
-        composer = Composer(self.hydra_context.config_loader, self.config)
-        planned = [self._planned(composer, job) for job in jobs]
+        self._composer = Composer(self.hydra_context.config_loader, self.config)
+        planned = [self._planned(job) for job in jobs]
         by_id = {job.run_id: job for job in planned}
         todo = [job for job in by_id.values() if not job.is_finished]
         log.info("%s: %s, %d to do", self.folder, _counted(len(planned), len(by_id)), len(todo))
         self.folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, self.folder / "multirun.yaml")
         self._note(list(by_id.values()))
-        errors = self._run(todo, composer)
+        errors = self._run(todo)
         return [Finished(job.overrides, job.run_id, job.folder, errors.get(job.run_id)) for job in planned]
 
-    def _planned(self, composer: Composer, overrides: Sequence[str]) -> Job:
-        config = composer.config(overrides)
+    def _planned(self, overrides: Sequence[str]) -> Job:
+        config = self._composer.config(overrides)
         name = run_id(config)
         return Job(tuple(overrides), name, self.folder / name, config.save_model)
 
@@ -117,6 +117,10 @@ class RunsSweeper(BasicSweeper):
         with FileLock(self.folder / f".{MANIFEST}.lock"):
             try:
                 manifest = Manifest.load(self.folder)
+            except SchemaError:
+                raise
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
             except FileNotFoundError:
                 manifest = Manifest(sweep=self.folder.name, runs={}, launches=[])
             asked = {
@@ -132,51 +136,52 @@ class RunsSweeper(BasicSweeper):
                 launches.append(Launch(time=self._time, commit=commit(), overrides=overrides, runs=len(jobs)))
             Manifest(sweep=manifest.sweep, runs=manifest.runs | asked, launches=launches).save(self.folder)
 
-    def _run(self, todo: list[Job], composer: Composer) -> dict[str, str]:
+    def _run(self, todo: list[Job]) -> dict[str, str]:
         """Run id -> error of those that failed; every other job has finished."""
         errors: dict[str, str] = {}
+        before = {job.run_id: job.record for job in todo}
         size = self.max_batch_size or max(len(todo), 1)
         while todo:
-            elsewhere = [job for job in todo if job.is_running]
-            batch = [job for job in todo if job not in elsewhere][:size]
-            if not batch:
+            batch = [job for job in todo if not job.is_running][:size]
+            if batch:
+                self._batch(batch, errors)
+            else:
+                # all of them are being done by other processes
                 time.sleep(SECONDS_UNTIL_ASKED_AGAIN)
                 interruption.check()
-            else:
-                self._batch(batch, composer, errors)
             todo = [job for job in todo if job.run_id not in errors and not job.is_finished]
+            # a record that is new and not of a finished run: it failed, here or there
+            new = [job for job in todo if not job.is_running and job.record != before[job.run_id]]
+            errors |= {job.run_id: job.error or "" for job in new}
+            todo = [job for job in todo if job not in new]
         return errors
 
-    def _batch(self, batch: list[Job], composer: Composer, errors: dict[str, str]) -> None:
-        """Hand jobs to the launcher once, and see what became of them."""
+    def _batch(self, batch: list[Job], errors: dict[str, str]) -> None:
+        """Hand jobs to the launcher once; those whose process ended under them run once more."""
         before = {job.run_id: job.record for job in batch}
-        lost, interrupted = self._launch(batch, errors)
-        for job in interrupted:
-            self._alone(job, composer, errors)
-        if lost is None:
-            return
-        # the launcher forgot the batch: what failed in it is known from its record
-        left = [job for job in batch if job.run_id not in errors and not job.is_finished]
-        errors |= {job.run_id: job.error or str(lost) for job in left if job.record != before[job.run_id]}
-        if (
-            len(left) == len(batch)
-            and not interrupted
-            and not any(job.run_id in errors or job.is_running for job in left)
-        ):
+        lost, ended = self._launch(batch, errors)
+        for job in ended:
+            self._alone(job, errors)
+        begun = any(job.is_finished or job.is_running or job.record != before[job.run_id] for job in batch)
+        if lost is not None and not ended and not begun:
             raise SweepFailed(f"the launcher started nothing ({type(lost).__name__}: {lost})") from lost
 
-    def _alone(self, job: Job, composer: Composer, errors: dict[str, str]) -> None:
+    def _alone(self, job: Job, errors: dict[str, str]) -> None:
         """Run again, with nothing beside it, a run whose process ended under it; if that ends too, its record says so.
 
         So a run that needs more memory than there is takes no other run with it.
         """
         log.warning("%s: its process ended; it runs once more, alone", job.run_id)
-        lost, interrupted = self._launch([job], errors)
-        if job.is_finished or job.run_id in errors:
+        before = job.record
+        lost, ended = self._launch([job], errors)
+        if job.run_id in errors or job.is_finished or job.is_running or job.record != before:
             return
-        if interrupted:
-            _leave_killed(job, composer, lost)
-        errors[job.run_id] = job.error or str(lost)
+        if ended:
+            why = " ".join(str(lost or "it was told to stop").split())
+            told = f"killed: the process of this run ended twice, most likely for lack of memory: {why}"
+            errors[job.run_id] = self._leave(job, told)
+        elif lost is not None:
+            errors[job.run_id] = self._leave(job, f"{type(lost).__name__}: {lost}")
 
     def _launch(self, jobs: Sequence[Job], errors: dict[str, str]) -> tuple[Exception | None, list[Job]]:
         """Hand jobs to the launcher.
@@ -188,6 +193,7 @@ class RunsSweeper(BasicSweeper):
             Stopped: The process was told to stop.
         """
         assert self.launcher is not None
+        before = {job.run_id: job.record for job in jobs}
         try:
             with interruption.forwarding(worker.children):
                 results: Sequence[JobReturn] = self.launcher.launch(
@@ -199,39 +205,39 @@ class RunsSweeper(BasicSweeper):
         finally:
             self._launched += len(jobs)
         interruption.check()
-        interrupted = []
+        ended = []
         for job, result in zip(jobs, results, strict=True):
             value = result._return_value
-            if isinstance(value, RunStopped):
-                interrupted.append(job)
-            elif result.status is JobStatus.FAILED and not isinstance(value, RunBusy):
-                told = job.error if isinstance(value, RunFailed) else None
-                errors[job.run_id] = told or str(value) or type(value).__name__
+            if isinstance(value, (RunStopped, RunKilled)):
+                ended.append(job)
             elif result.status is JobStatus.COMPLETED and not job.is_finished:
                 errors[job.run_id] = DRIFTED
-        if interrupted:
+            elif result.status is JobStatus.FAILED and not isinstance(value, RunBusy):
+                left = job.error if job.record != before[job.run_id] else None
+                errors[job.run_id] = left or self._leave(job, str(value) or type(value).__name__)
+        if any(isinstance(result._return_value, RunStopped) for result in results):
             worker.dismiss()  # a worker that was told to stop does nothing more
-        return None, interrupted
+        return None, ended
+
+    def _leave(self, job: Job, error: str) -> str:
+        """A failed record for a run that could not leave one; returns the error."""
+        composed = self._composer.whole(job.overrides)
+        Record(
+            run_id=job.run_id,
+            sweep=job.folder.parent.name,
+            status="failed",
+            error=error,
+            config=resolved(composed, composed.hydra),
+            choices=choices(composed.hydra),
+            environment={"commit": commit()},
+            stages=[],
+            rows=[],
+        ).save(job.folder)
+        return error
 
 
 def _counted(runs: int, different: int) -> str:
     return f"{runs:,} runs" + (f" ({different:,} different)" if different < runs else "")
-
-
-def _leave_killed(job: Job, composer: Composer, lost: Exception | None) -> None:
-    composed = composer.whole(job.overrides)
-    told = " ".join(str(lost or "it was told to stop").split())
-    Record(
-        run_id=job.run_id,
-        sweep=job.folder.parent.name,
-        status="failed",
-        error=f"killed: the process of this run ended twice, most likely for lack of memory: {told}",
-        config=resolved(composed, composed.hydra),
-        choices=choices(composed.hydra),
-        environment={"commit": commit()},
-        stages=[],
-        rows=[],
-    ).save(job.folder)
 
 
 def failed(results: Sequence[Finished]) -> SweepFailed | None:

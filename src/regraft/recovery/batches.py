@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from regraft.interfaces import LanguageModel
 
 
+QUESTIONS_A_BATCH = 32
+"""Of those that `Questions.each` gives."""
+
+
 class BatchSource(Protocol):
     """Feeds the loop. A source that lets the student write gets the student at each step."""
 
@@ -73,11 +77,10 @@ class Questions:
             yield self._packed(own or part[:1]), len(own)
 
     def each(self) -> Iterator[Batch]:
-        """Every question once, in batches of similar length."""
+        """Every question once, in batches of similar length, which the hyper-parameters of training do not move."""
         from regraft.tasks.packing import length_grouped
 
-        size = -(-self.batch_size // self.accumulation)
-        return map(self._packed, length_grouped(self.encoded, size, generator_seed=0))
+        return map(self._packed, length_grouped(self.encoded, QUESTIONS_A_BATCH, generator_seed=0))
 
     def content(self) -> str:
         """Digest of everything that can be packed: ids and tokens of the questions, and how they are read."""

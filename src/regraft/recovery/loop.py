@@ -136,12 +136,12 @@ class Trainer:
                         self._keep()
                     if self._told:
                         raise interruption.Stopped(interruption.stopping() or signal.SIGTERM)
+                    rate = (self.examples - seen) / (time.perf_counter() - started)
+                    bar.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s", refresh=False)
+                    bar.update()
                 except interruption.Stopped:
                     self._keep(now=True)
                     raise
-                rate = (self.examples - seen) / (time.perf_counter() - started)
-                bar.set_postfix_str(f"loss {numbers['loss']:.3f}, {rate:.0f} examples/s", refresh=False)
-                bar.update()
         if last == self.steps:
             self._give_back()
 
@@ -191,7 +191,8 @@ class Trainer:
         if found is not None and found.state.step > self.step:
             self.restore(found.state)
             self.lines, self.seconds = found.lines, found.seconds
-        if self.processes.sum(self.step)[0] != self.step * self.processes.count:
+        steps, squares = self.processes.sum(self.step, self.step**2)
+        if steps**2 != squares * self.processes.count:
             raise ValueError(
                 "the processes of this run find different progress in their caches. Give all of them one folder with "
                 "runtime.cache=FOLDER."

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from regraft.config.ranges import ConfigError
 from regraft.interfaces import Batch
 from regraft.models.architecture import decoder_layers
 from regraft.models.forward import forward
@@ -54,8 +56,16 @@ class Processes:
         if self.count > 1:
             from accelerate import Accelerator, InitProcessGroupKwargs
 
+            for name in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_MEGATRON_LM"):
+                if os.environ.get(name, "false").lower() == "true":
+                    raise ConfigError(
+                        f"{name}=true: must not be set. Start the processes with torchrun, or with accelerate launch "
+                        "without a plugin; runtime.shard=true divides the model among them."
+                    )
             self._accelerator = Accelerator(
-                cpu=device.type == "cpu", kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)]
+                cpu=device.type == "cpu",
+                mixed_precision="no",  # `recovery.precision` decides
+                kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
             )
             self.rank, self.device = self._accelerator.process_index, self._accelerator.device
 

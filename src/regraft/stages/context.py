@@ -20,6 +20,7 @@ from regraft.tasks.encoding import encode_all
 if TYPE_CHECKING:
     from regraft.cache import Cache
     from regraft.config.schema import RunConfig
+    from regraft.stages.outcome import Outcome
 
 
 class Lineage:
@@ -64,6 +65,8 @@ class Context:
     """Those that train together."""
     dense: Lineage | None = None
     """The prepared dense model, once the prepare stage has come."""
+    dense_evaluation: Outcome | None = None
+    """What was measured of it."""
     name: str = ""
     """What the run is called in messages."""
     _units: list[int] = field(default_factory=list)

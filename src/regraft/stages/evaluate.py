@@ -102,9 +102,8 @@ def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, contex
     assert context.dense is not None
     if stage.model_before == context.dense.key:
         return scores
-    kept = context.cache.find(context.kind("stages"), dense_evaluate_key(context.config, context.dense.key))
-    assert kept is not None, "the dense model is evaluated first"
-    table = Outcome.load(kept).tables[PREDICTIONS]
+    assert context.dense_evaluation is not None, "the dense model is evaluated first"
+    table = context.dense_evaluation.tables[PREDICTIONS]
     dense = numpy.full_like(scores, -numpy.inf)
     for row, line in enumerate(table[table.split == split].scores):
         dense[row, : len(line)] = line

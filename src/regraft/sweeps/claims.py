@@ -13,6 +13,9 @@ from filelock import FileLock, Timeout
 from regraft.records import BEGUN, CLAIM
 from regraft.sweeps.failures import RunBusy
 
+PATIENCE = 1.0
+"""Seconds: who only asks whether a run is going on holds its lock for a moment."""
+
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
@@ -21,7 +24,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         RunBusy: Another process holds it.
     """
-    lock = FileLock(folder / CLAIM, timeout=0)
+    lock = FileLock(folder / CLAIM, timeout=PATIENCE)
     try:
         lock.acquire()
     except Timeout:

@@ -17,6 +17,10 @@ class RunStopped(RuntimeError):
     """The process of a run was told to stop. The run has not failed: it goes on from where it is."""
 
 
+class RunKilled(RuntimeError):
+    """The process of a run was killed. It could not say so: who started it does."""
+
+
 class SweepFailed(RuntimeError):
     """Some runs of a sweep failed; the message lists them."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,3 +60,4 @@ def register() -> None:
     """Make the names available to `conf/config.yaml`."""
     OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
     OmegaConf.register_new_resolver("run_id", run_name, replace=True)
+    OmegaConf.register_new_resolver("python", lambda: shlex.quote(sys.executable), replace=True)

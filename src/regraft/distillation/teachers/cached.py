@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from regraft.cache import digest
+from regraft.config.components import described
 from regraft.config.ranges import require
 from regraft.distillation.teachers.answers import OneModel
 from regraft.distillation.teachers.dense import Dense
@@ -27,6 +28,8 @@ from regraft.interfaces import Answers, Batch, ModelOutputs, Teacher, TeacherCon
 if TYPE_CHECKING:
     import torch
 
+FORMAT = 1
+"""Raise when what is kept changes its meaning."""
 KIND = "answers"
 ABOUT = "about.json"
 ANSWERS = "answers.safetensors"
@@ -54,7 +57,10 @@ class Cached(Teacher):
     def build(self, context: TeacherContext) -> Answers:
         key = digest(
             {
+                "format": FORMAT,
+                "asked": described(self.teacher),
                 "teacher": self.teacher.identity(context),
+                "vocabulary": _vocabulary(context),
                 "questions": context.questions_key,
                 "keep": self.keep if self.keep == "hidden_states" else self.k,
             }
@@ -170,6 +176,12 @@ def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> None:
     reads = len(tensors["log_p"])
     error = {"top_k_kl": divergence / reads, "top_k_total_variation": distance / reads}
     _write(folder, {"spans": spans, "vocabulary": vocabulary, "error": error})
+
+
+def _vocabulary(context: TeacherContext) -> str:
+    """Digest of the student's: another one is asked for anew, and refused if it does not fit the teacher's."""
+    head = context.student.model.get_output_embeddings()
+    return digest([len(head.weight), sorted(context.student.tokenizer.get_vocab().items())])
 
 
 def _span(spans: dict[str, tuple[int, int]], batch: Batch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from regraft.config.components import identified
 from regraft.distillation.teachers.answers import OneModel
 from regraft.interfaces import LanguageModel, Model, TeacherContext
 
@@ -23,4 +24,4 @@ class Other(OneModel):
         return self.model.load(context.cache)
 
     def identity(self, context: TeacherContext) -> Any:
-        return self.model.identity()
+        return identified(self.model, self.model.identity())
