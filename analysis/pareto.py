@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from analysis import names
 from analysis.collect import AnalysisError, Collection
 from analysis.curves import FACETS, LINES
 from analysis.figures import COLOURS, COLUMN_WIDTH, PANEL_HEIGHT, SPARE, STYLE, Drawn, save
+from regraft.records import Row
 
 SPLITS = ("selection", "test")
 """Questions that choose, the first that all runs were asked; then questions that are shown beside."""
@@ -69,7 +70,7 @@ def metric(name: str, better: Literal["lower", "higher"] | None = None) -> Metri
     """
     known = KNOWN.get(name)
     if better is not None:
-        return Metric(name=name, label=known.label if known else name, higher=better == "higher")
+        return replace(known or Metric(name=name, label=name, higher=True), higher=better == "higher")
     if known is None:
         raise AnalysisError(
             f"{name}: which values are better is known of {', '.join(KNOWN)}. Say it with --x-better or --y-better."
@@ -104,7 +105,7 @@ def points(
     Raises:
         AnalysisError: No run has both metrics.
     """
-    chooses = split or next((each for each in SPLITS if _all_have(collection, y, each)), SPLITS[-1])
+    chooses = split or next((each for each in SPLITS if _all_have(collection, (x, y), each)), SPLITS[-1])
     beside = [each for each in SPLITS if each != chooses]
     about = collection.conditions
     lines, gaps = [], []
@@ -122,14 +123,14 @@ def points(
         lines.append(
             {column: condition[column] for column in ("run_id", *FACETS, *LINES, "sparsity", "seed")}
             | at
-            | {each: value(y, last, each) for each in beside}
+            | {each: value(y, last, each) for each in beside if run.row(last, y.name, each)}
             | {"dense_x": value(x, dense, chooses), "dense_y": value(y, dense, chooses)}
         )
     if not lines:
         raise AnalysisError(
             "\n".join([*gaps, f"No run has both {x.name} and {y.name}. Look for their names in collect."])
         )
-    table = pandas.DataFrame(lines).astype(dict.fromkeys(["x", "y", "dense_x", "dense_y", *beside], float))
+    table = pandas.DataFrame(lines).astype(dict.fromkeys(["x", "y", "dense_x", "dense_y"], float))
     signs = [-1 if each.higher else 1 for each in (x, y)]
     table["front"] = unbeaten(table[["x", "y"]].to_numpy() * signs)
     alike = [each for each in (*FACETS, *LINES, "seed") if table[each].nunique(dropna=False) == 1 and each != "loss"]
@@ -152,7 +153,7 @@ def front(
         AnalysisError: No run has both metrics.
     """
     table, chooses, gaps = points(collection, x, y, split)
-    beside = [each for each in SPLITS if each in table and table[each].notna().any() and each != y.name]
+    beside = [each for each in SPLITS if each in table]
     caption = _caption(table, x, y, chooses, beside)
     losses = list(
         dict.fromkeys([*(loss for loss in names.LOSSES if loss in set(table["loss"])), *sorted(table["loss"])])
@@ -180,8 +181,22 @@ def front(
     return Drawn(files=files, caption=caption, gaps=tuple(gaps)), _told(table, x, y, chooses, beside)
 
 
-def _all_have(collection: Collection, metric: Metric, split: str) -> bool:
-    return all(run.row(run.last_evaluation, metric.name, split) for run in collection.runs)
+def _all_have(collection: Collection, metrics: Sequence[Metric], split: str) -> bool:
+    """Whether all runs were asked these questions by all metrics that ask any, and by at least one of them."""
+    asking = [metric for metric in metrics if any(row.metric == metric.name and row.split for row in _last(collection))]
+    return bool(asking) and all(
+        run.row(run.last_evaluation, metric.name, split) for metric in asking for run in collection.runs
+    )
+
+
+def _last(collection: Collection) -> list[Row]:
+    """The rows of the last evaluations."""
+    return [
+        row
+        for run in collection.runs
+        for row in run.record.rows
+        if run.last_evaluation is not None and row.stage_index == run.last_evaluation.index
+    ]
 
 
 def _draw(

@@ -108,6 +108,8 @@ def _run(folder: Path, overrides: tuple[str, ...], there: bool) -> RunStatus:
     except ValueError as error:
         known = "of another version" if isinstance(error, SchemaError) else "not a whole record"
         return RunStatus(folder.name, "unreadable", overrides, known)
+    if record.status != "finished" and was_killed(folder):
+        return RunStatus(folder.name, "interrupted", overrides, "killed when it was run again")
     first = ((record.error or "").strip().splitlines() or [""])[0]
     state = "stopped" if first.startswith(STOPPED_BY_SEARCH) else record.status
     first = first.removeprefix(STOPPED_BY_SEARCH)

@@ -35,7 +35,7 @@ def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_cache(tmp_path: Path, _trained: Path) -> Path:
+def warm_cache(tmp_path: Path, _trained: Path) -> Path:
     """A cache of this test's own, in which the model is."""
     return Path(shutil.copytree(_trained, tmp_path / "cache"))
 

@@ -66,9 +66,9 @@ def check(folder: Path, together: str, alone: str) -> Record:
 
 
 @pytest.mark.parametrize("shard", ["false", "true"])
-def test_two_processes_train_as_one(regraft: Regraft, tmp_path: Path, own_cache: Path, shard: str) -> None:
+def test_two_processes_train_as_one(regraft: Regraft, tmp_path: Path, warm_cache: Path, shard: str) -> None:
     run = [*RUN, "recovery.steps=9", *LONG]
-    process = torchrun(tmp_path, own_cache, *run, "sweep=together", f"runtime.shard={shard}")
+    process = torchrun(tmp_path, warm_cache, *run, "sweep=together", f"runtime.shard={shard}")
     told = process.communicate(timeout=200)[0]
     assert process.returncode == 0, told
     alone = regraft(*run, "sweep=alone")

@@ -117,7 +117,6 @@ def test_a_search_killed_three_times_ends_as_one_that_was_not(
     assert whole.returncode == 0, whole.stderr
     for number in (1, 3, 4):
         kill_when(searching("killed"), number, tmp_path / "multirun" / "killed")
-        assert "RUNNING" in [state for state, _, _ in trials(tmp_path / "multirun" / "killed")]
     last = regraft(*SEARCH, "sweep=killed")
     assert last.returncode == 0, last.stderr
     assert trials(tmp_path / "multirun" / "killed") == trials(tmp_path / "multirun" / "whole")

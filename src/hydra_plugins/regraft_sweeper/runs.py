@@ -76,7 +76,7 @@ class RunsSweeper(BasicSweeper):
     def parameters(self, arguments: Sequence[str]) -> list[str]:
         """The overrides of the command line, and the sweeper's own where it says nothing."""
         given = {argument.split("=")[0].lstrip("+~") for argument in arguments}
-        return [*(param for param in self._parse_config() if param.split("=")[0] not in given), *arguments]
+        return [*(param for param in self._parse_config() if param.split("=")[0].lstrip("+~") not in given), *arguments]
 
     def finish(self, jobs: Sequence[Sequence[str]]) -> list[Finished]:
         """See to it that each job has run; equal ones run once. The answers are in the order of `jobs`.

@@ -20,7 +20,7 @@ from regraft.records import STOPPED_BY_SEARCH, Record
 from regraft.stages.plan import run_id
 from regraft.sweeps.failures import SweepFailed
 from regraft.sweeps.identity import register, resolved, typed
-from regraft.sweeps.journal import Unmeasured
+from regraft.sweeps.journal import NotFinite, Unmeasured
 from regraft.sweeps.search import Definition, Settings, Study, Trial
 from regraft.sweeps.space import Space, dimension, edges, middle, written
 from regraft.sweeps.watch import TRIAL
@@ -89,7 +89,8 @@ class SearchSweeper(RunsSweeper):
                 "hydra/sweeper=search: there is nothing to search. Give a key several values, for example "
                 "sparsity='interval(0.1,0.9)' loss=ce,kl."
             )
-        return fixed, space
+        # in an order of its own, so that the order on the command line decides nothing
+        return fixed, dict(sorted(space.items()))
 
     def _define(self, fixed: Sequence[str], space: Space, settings: Settings) -> Definition:
         """What decides the study.
@@ -110,6 +111,13 @@ class SearchSweeper(RunsSweeper):
                     f"{' or '.join(splits)}. Add it to evaluation.splits."
                 )
         keys = [key.lstrip("+").split("@")[0].replace("/", ".") for key in space]
+        unlike = [key for key in keys if key.split(".")[0] in ("sparsity", "schedule", "pipeline")]
+        if settings.watches_evaluations and unlike:
+            raise ConfigError(
+                f"hydra.sweeper.pruner={settings.pruner}: must be null, or watch a metric of training "
+                f"(hydra.sweeper.watch={{recover/loss:minimize}}), in a search over {', '.join(unlike)}: such runs are "
+                "evaluated after different amounts of pruning and cannot be compared."
+            )
         leaves = {
             key: value
             for key, value in _leaves(plain, "")
@@ -151,6 +159,8 @@ class SearchSweeper(RunsSweeper):
             if finished.error is None:
                 try:
                     study.tell(trial, Record.load(finished.folder))
+                except NotFinite as error:
+                    fail(trial, str(error))
                 except Unmeasured as error:
                     if not study.knows_values:
                         raise ConfigError(f"hydra.sweeper.objectives.{error}") from None

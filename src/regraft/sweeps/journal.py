@@ -26,6 +26,10 @@ class Unmeasured(ValueError):
     """A record does not hold the number that the search is after."""
 
 
+class NotFinite(Unmeasured):
+    """A record holds the number, and it is none: the run went wrong, not the search."""
+
+
 def require_optuna() -> None:
     """Make Optuna speak only of what is wrong.
 
@@ -91,5 +95,5 @@ def find(numbers: Mapping[str, float | None], metric: str) -> float:
         raise Unmeasured(f"{metric}: is not in the record, which has {', '.join(sorted(numbers)) or 'no numbers'}.")
     value = numbers[names[0]]
     if value is None:
-        raise Unmeasured(f"{names[0]}: is no finite number in this run.")
+        raise NotFinite(f"{names[0]}: is no finite number in this run.")
     return value

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 
+from regraft.cache import digest
 from regraft.config.ranges import ConfigError, require
 from regraft.records import Record
 from regraft.sweeps.journal import JOURNAL, STUDY, find, measured, mend, require_optuna, storage
@@ -78,6 +79,13 @@ class Settings:
         )
         watched = self.watch is None or len(self.watch) == 1
         require(watched, f"{sweeper}.watch", dict(self.watch or {}), "null or one metric with its direction")
+
+    @property
+    def watches_evaluations(self) -> bool:
+        """Whether a run is judged by what it measures after its pruning steps."""
+        if self.pruner is None:
+            return False
+        return self.watch is None or not next(iter(self.watch)).startswith("recover/")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,7 +222,9 @@ class Study:
 
     def account(self) -> list[str]:
         """How many trials there are, and the best."""
-        states = [trial.state.name for trial in self._trials]
+        # a failure that was tried again is what became of the second try
+        again = {trial.user_attrs.get("again") for trial in self._begun}
+        states = [trial.state.name for trial in self._trials if trial.number not in again]
         names = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed", "RUNNING": "running elsewhere"}
         counts = [f"{states.count(state)} {name}" for state, name in names.items() if state in states]
         lines = [f"{len(states)} trials: {', '.join(counts)} ({self.journal})"]
@@ -326,11 +336,13 @@ class Study:
 
         number = len(self._trials) if frozen is None else frozen.number
         study = self._study
-        study.sampler = self._sampler(number)
+        study.sampler = self._sampler(number, 0)
         trial = study.ask() if frozen is None else optuna.trial.Trial(study, frozen._trial_id)
         trial.set_user_attr("process", self._token)
         point: dict[str, Value] = {}
-        for key, each in self.definition.space.items():
+        for position, (key, each) in enumerate(self.definition.space.items()):
+            # each value from a seed of its own: a trial that was left half drawn is drawn on as it would have been
+            study.sampler = self._sampler(number, position)
             name = key.lstrip("+")
             if isinstance(each, Choice):
                 point[key] = trial.suggest_categorical(name, each.options)
@@ -354,11 +366,11 @@ class Study:
         self._end(trial, before.state.name, None, same=before.number)
         return True
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        """A sampler for one trial: drawn from the seed and its number, so that a restart does not draw the same."""
+    def _sampler(self, number: int, position: int) -> optuna.samplers.BaseSampler:
+        """A sampler for one value of one trial, which the seed and their numbers decide."""
         from optuna import samplers
 
-        seed = (self.settings.seed * 1_000_003 + number) % 2**32
+        seed = int(digest([self.settings.seed, number, position], 8), 16)
         if self.settings.sampler == "random":
             return samplers.RandomSampler(seed=seed)
         if self.settings.sampler == "nsga2":

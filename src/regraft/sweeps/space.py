@@ -84,6 +84,8 @@ def dimension(override: Override) -> Choice | Interval:
             raise ConfigError(f"{written}: must be an interval of two finite numbers, the lower first.")
         if "log" in tags and low <= 0:
             raise ConfigError(f"{written}: must begin above 0 with the tag log.")
+        if integer and math.ceil(low) > math.floor(high):
+            raise ConfigError(f"{written}: must hold a whole number.")
         if integer:
             return Interval(low=math.ceil(low), high=math.floor(high), integer=True, log="log" in tags)
         return Interval(low=low, high=high, log="log" in tags)

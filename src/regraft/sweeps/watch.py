@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,15 +104,22 @@ class WatchedLog(RunLog):
         # a run that was killed and goes on says some things twice
         if at not in frozen.intermediate_values:
             self._trial.report(self._watch["sign"] * value, at)
-        finished = [trial for trial in self._trials if trial.state.name == "COMPLETE"]
+        # of what was measured before this search began nothing is known but the end
+        finished = [
+            trial.intermediate_values[at]
+            for trial in self._trials
+            if trial.state.name == "COMPLETE" and at in trial.intermediate_values
+        ]
         if len(finished) < self._watch["warmup"]:
             return
         said = f"{self._watch['metric']}={value:.6g} {when}"
         if self._watch["rule"] == "halving":
             if self._trial.should_prune():
                 self._verdict = f"{said} is not in the best third of the trials (successive halving)"
-        elif (middle := self._median(finished, at)) is not None:
-            signed = self._watch["sign"] * value
+        else:
+            # Optuna's own rule takes the best that this run had so far: with accuracy, which falls from one pruning
+            # step to the next, that is always the first, and nothing would ever be stopped
+            middle, signed = statistics.median(finished), self._watch["sign"] * value
             if signed < middle if self._study.direction.name == "MAXIMIZE" else signed > middle:
                 median = self._watch["sign"] * middle
                 self._verdict = f"{said} is worse than {median:.6g}, the median of {len(finished)} finished trials"
@@ -119,14 +127,3 @@ class WatchedLog(RunLog):
     @property
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
-
-    def _median(self, finished: Sequence[FrozenTrial], at: int) -> float | None:
-        """Of what finished trials had at the same point.
-
-        Optuna's own rule takes the best that this run had so far: with accuracy, which falls from one pruning step to
-        the next, that is always the first, and nothing would ever be stopped.
-        """
-        from statistics import median
-
-        values = [trial.intermediate_values[at] for trial in finished if at in trial.intermediate_values]
-        return median(values) if values else None
