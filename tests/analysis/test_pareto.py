@@ -53,6 +53,15 @@ def test_unbeaten_is_what_brute_force_finds(values: np.ndarray) -> None:
     assert unbeaten(values).tolist() == expected
 
 
+def test_a_metric_that_asks_nothing_has_no_rings_and_does_not_choose(search: Path, tmp_path: Path) -> None:
+    collection = collect([search])
+    table, chooses, _ = points(collection, metric("accuracy"), metric("parameters"))
+    assert chooses == "selection" and "test" not in table
+    drawn, _ = front(collection, tmp_path, metric("accuracy"), metric("parameters"))
+    assert "Rings" not in drawn.caption
+    assert metric("parameters", "higher").asked is False and metric("accuracy", "lower").share
+
+
 def test_runs_are_chosen_by_selection_questions(search: Path) -> None:
     table, chooses, gaps = points(collect([search]), metric("parameters"), metric("accuracy"))
     assert chooses == "selection" and not gaps

@@ -95,7 +95,8 @@ def test_two_search_at_once_and_one_is_killed(
     assert any(len(set(record.stages[2].details["removed"]["mlp_neurons"])) > 1 for record in runs)
 
     times = {path: path.stat().st_mtime_ns for path in sweep.glob("*/record.json")}
-    again = regraft(*SEARCH, "sweep=shared")
+    # the order on the command line decides nothing
+    again = regraft(*reversed(SEARCH[2:]), *SEARCH[:2], "sweep=shared")
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in times} == times, "a finished run was run again"
     front = {one.run_id for one in runs if not any(dominates(measured(two), measured(one)) for two in runs)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import signal
 from collections.abc import Callable, Sequence
@@ -13,8 +14,6 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
-import hydra_plugins.regraft_sweeper.runs as runs
-from hydra_plugins.regraft_sweeper.runs import RunsSweeper
 from regraft import interruption
 from regraft.records import BEGUN, Record
 from regraft.sweeps.failures import RunBusy, RunKilled, SweepFailed
@@ -50,7 +49,8 @@ class Sweep:
     def __init__(self, folder: Path, *launches: Launch) -> None:
         self.folder, self.launches = folder, list(launches)
         self.launched: list[list[str]] = []
-        self.sweeper = RunsSweeper(max_batch_size=None)
+        # Hydra's search for plugins runs their modules again: what was imported before is another class then
+        self.sweeper = importlib.import_module("hydra_plugins.regraft_sweeper.runs").RunsSweeper(max_batch_size=None)
         self.sweeper.launcher = self  # type: ignore[assignment]
         composed = OmegaConf.create(
             {"evaluate": None, "hydra": {"runtime": {"choices": {}}, "overrides": {"task": []}}}
@@ -117,7 +117,7 @@ def test_what_another_process_does_is_waited_for_and_not_done_again(
 ) -> None:
     running = {"a", "b"}
     monkeypatch.setattr(Job, "is_running", property(lambda job: job.run_id in running))
-    monkeypatch.setattr(runs.time, "sleep", lambda seconds: elsewhere())
+    monkeypatch.setattr("time.sleep", lambda seconds: elsewhere())
 
     def elsewhere() -> None:
         running.clear()

@@ -103,6 +103,29 @@ def test_killed_again_and_again_is_as_never_killed(tmp_path: Path, sampler: str)
     assert [trial.number for trial in more] == [24, 25, 26]
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_killed_while_a_point_is_drawn_it_is_drawn_on_as_it_would_have_been(
+    tmp_path: Path, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+
+    undisturbed = run_on(study(tmp_path / "a", sampler=sampler, n_trials=3))
+    suggest = optuna.trial.Trial.suggest_float
+
+    def die(trial: optuna.trial.Trial, name: str, *arguments: Any, **keywords: Any) -> float:
+        if name == "y":
+            raise KeyboardInterrupt
+        return suggest(trial, name, *arguments, **keywords)
+
+    monkeypatch.setattr(optuna.trial.Trial, "suggest_float", die)
+    killed = study(tmp_path / "b", sampler=sampler, n_trials=3)
+    with pytest.raises(KeyboardInterrupt):
+        killed.ask()
+    killed.close()
+    monkeypatch.undo()
+    assert run_on(study(tmp_path / "b", sampler=sampler, n_trials=3)) == undisturbed
+
+
 def test_the_front_is_that_of_brute_force(tmp_path: Path) -> None:
     searching = study(tmp_path, n_trials=40)
     tried = [(trial.point, measured(record(trial.point))) for trial in run_on(searching)]
