@@ -143,7 +143,10 @@ class Cache:
         for stale in path.parent.glob(f".making-{path.name}-*"):
             # of a process that was killed: whoever makes this entry holds the lock, and that is us
             shutil.rmtree(stale, ignore_errors=True)
-        aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".making-{path.name}-"))
+        try:
+            aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".making-{path.name}-"))
+        except OSError as error:
+            raise self._told(error) from error
         try:
             make(aside)
             files = {file.relative_to(aside).as_posix(): _described(file) for file in _files(aside)}
@@ -203,6 +206,8 @@ class Cache:
         found = []
         for kind in sorted(self.root.iterdir()) if self.root.is_dir() else ():
             for path in kind.iterdir() if kind.is_dir() else ():
+                if path.name.startswith("."):
+                    continue  # it is being made, or taken away
                 try:
                     if path.suffix == ".safetensors":
                         found.append(Entry(kind.name, path, path.stat().st_size, path.stat().st_mtime))
