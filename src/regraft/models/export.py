@@ -49,18 +49,24 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
     """Read a checkpoint, in evaluation mode on the CPU; `dtype` None keeps the stored one.
 
     Raises:
-        ValueError: The folder holds no checkpoint, or one without some of the model's weights.
+        ValueError: The folder holds no checkpoint, a torn one, or one without some of the model's weights.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no checkpoint (config.json) there. Give the folder that save_model=true wrote.")
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, output_loading_info=True
-    )
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, SafetensorError) as error:
+        told = " ".join(str(error).split())
+        raise ValueError(f"{folder}: the checkpoint cannot be read ({told}). Save the model again.") from error
     model, found = loaded
     if found["missing_keys"]:
         missing = ", ".join(sorted(found["missing_keys"])[:5])
         raise ValueError(f"{folder}: the checkpoint lacks weights of its model ({missing}). Save the model again.")
-    return LanguageModel(model=model.eval(), tokenizer=AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    return LanguageModel(model=model.eval(), tokenizer=tokenizer)
