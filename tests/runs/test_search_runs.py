@@ -96,7 +96,7 @@ def test_two_search_at_once_and_one_is_killed(
 
     times = {path: path.stat().st_mtime_ns for path in sweep.glob("*/record.json")}
     # the order on the command line decides nothing
-    again = regraft(*reversed(SEARCH[2:]), *SEARCH[:2], "sweep=shared")
+    again = regraft(*SEARCH[:2], *reversed(SEARCH[2:]), "sweep=shared")
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in times} == times, "a finished run was run again"
     front = {one.run_id for one in runs if not any(dominates(measured(two), measured(one)) for two in runs)}

@@ -9,6 +9,7 @@ import yaml
 from launched import SWEEP, finished, in_process, regraft, rows
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(tmp_path: Path) -> None:
     """The threads of a run are those of its config, whatever the environment says of OpenMP."""
     for name in ("one", "two"):
