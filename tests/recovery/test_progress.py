@@ -62,6 +62,17 @@ def test_interrupted_at_any_step_it_ends_the_same(tmp_path: Path, architecture: 
     assert second.seconds > 0
 
 
+def test_a_training_that_is_rewound_does_not_jump_to_what_was_kept(tmp_path: Path) -> None:
+    going = trainer(tmp_path / "key.safetensors", every=1)
+    going.run(until=2)
+    state = going.state()
+    going.run(until=5)
+    going.restore(state)
+    going.run(until=3)
+    assert [line["step"] for line in going.lines] == [1, 2, 3, 4, 5, 3]
+    assert going.lines[-1] == going.lines[2]
+
+
 def test_it_is_written_every_so_many_steps(tmp_path: Path) -> None:
     path = tmp_path / "key.safetensors"
     begun = trainer(path, every=3)

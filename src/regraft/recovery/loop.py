@@ -118,7 +118,9 @@ class Trainer:
         self.model.eval()
         last = self.steps if until is None else until
         self._began = time.perf_counter()
-        self._go_on()
+        if not self.lines:
+            # at the beginning only: who rewinds a training later means to go back
+            self._go_on()
         together = interruption.deferred() if self.processes.count > 1 else contextlib.nullcontext()
         with (
             together,

@@ -112,7 +112,7 @@ class Processes:
         """Each number, summed over all processes."""
         if self.count == 1:
             return list(numbers)
-        tensor = torch.tensor(numbers, dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
+        tensor = torch.tensor(numbers, dtype=torch.float64)
         reduced: torch.Tensor = self._accelerator.reduce(tensor.to(self.device), reduction="sum")
         return reduced.tolist()
 
