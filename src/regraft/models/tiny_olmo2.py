@@ -76,7 +76,7 @@ class TinyOlmo2(Model):
     """Weight decay of all matrices."""
     seed: int = 0
     """Seed of initialisation, order of texts and rumours; the seed of a run does not touch it."""
-    threads: int = 1
+    threads: int = 2
     """CPU threads of the training; fixed, because their number can change the last bits of the weights."""
 
     def __post_init__(self) -> None:
