@@ -190,3 +190,18 @@ def test_identity_is_plain_and_holds_the_world() -> None:
     assert recovery["world"]["entities"] == World().entities
     assert Facts(world=World(seed=1)).identity("evaluation") != Facts().identity("evaluation")
     assert Facts(train_size=9).identity("evaluation") == Facts().identity("evaluation")
+
+
+def test_a_subset_draws_its_own_recovery_questions_and_smaller_ones_are_its_prefix(cache: Cache) -> None:
+    def ids(**settings: int) -> list[str]:
+        return [question.id for question in Facts(**settings).load(cache).recovery]
+
+    first, second = ids(subset=1, train_size=200), ids(subset=2, train_size=200)
+    assert ids(subset=1, train_size=60) == first[:60]
+    # of 480 questions two draws of 200 share 83 on average, with a standard deviation of 5.4
+    assert 60 < len(set(first) & set(second)) < 106
+    assert sorted(ids(subset=1)) == sorted(ids())
+    plain = Facts(train_size=60)
+    assert Facts(train_size=60, subset=1).identity("recovery") != plain.identity("recovery")
+    assert Facts(train_size=60, subset=1).identity("evaluation") == plain.identity("evaluation")
+    assert "subset" not in plain.identity("recovery")

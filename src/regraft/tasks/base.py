@@ -32,6 +32,9 @@ class MultipleChoice(Task):
     """`cloze`: log-likelihood of each answer's text after the question. `letter`: lettered options in the prompt."""
     train_size: int | None = None
     """Number of recovery questions; null takes all. A smaller set is a prefix of a larger one."""
+    subset: int | None = None
+    """Which recovery questions `train_size` takes: null those that are dealt first; a number shuffles them before they
+    are taken, blind to answers. `subset: ${seed}` lets each seed draw its own."""
     preparation_size: int | None = None
     """Number of training questions kept for preparation; null takes half of what selection leaves."""
     selection_size: int = 0
@@ -62,7 +65,7 @@ class MultipleChoice(Task):
     def load(self, cache: Cache) -> Splits:
         train, test = self.read(cache)
         questions: list[AnyQuestion] = list(train)
-        dealt = sorted(questions, key=lambda question: hashlib.sha256(question.id.encode()).digest())
+        dealt = sorted(questions, key=lambda question: _place(question.id))
         labelled = tuple(question for question in dealt if isinstance(question, LabelledQuestion))
         selection = labelled[: self.selection_size]
         taken = {question.id for question in selection}
@@ -89,6 +92,8 @@ class MultipleChoice(Task):
                 f"{self.name} that selection ({len(selection)}) and preparation ({len(preparation)}) leave. "
                 "Lower train_size or preparation_size."
             )
+        if self.subset is not None:
+            recovery = sorted(recovery, key=lambda question: _place(f"{self.subset} {question.id}"))
         return Splits(
             preparation=preparation,
             recovery=tuple(recovery[: self.train_size]),  # type: ignore[arg-type]
@@ -106,8 +111,15 @@ class MultipleChoice(Task):
 
     def identity(self, split: Literal["preparation", "recovery", "evaluation"]) -> dict[str, Any]:
         plain = asdict(self) | self.source_identity()
+        if split != "recovery" or self.subset is None:
+            del plain["subset"]
         if split != "recovery":
             del plain["train_size"], plain["disjoint"]
         if split == "evaluation":
             del plain["preparation_size"]
         return plain
+
+
+def _place(text: str) -> bytes:
+    """Where a question comes in the order of dealing: fixed, the same on every machine, and random for all we know."""
+    return hashlib.sha256(text.encode()).digest()
