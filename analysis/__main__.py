@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import collect, comparison, figures, pareto, status, tables
+from analysis import collect, comparison, curves, landmarks, status, tables, values
+from analysis.collect import AnalysisError, Collection
+from analysis.figures import FIGURES, curve, differences, pareto
+from analysis.figures.style import VENUES, Drawn
+from analysis.metrics import KNOWN, metric
+
+Command = Callable[[argparse.Namespace], list[str]]
+ROLES = f"""axes: {", ".join((*curves.SPARSITIES, *curves.NUMBERS))}, a metric, or a dotted config key with numbers
+metrics: {", ".join(KNOWN)}
+columns for facets, colours and lines: those of `collect`, and dotted config keys such as recovery.learning_rate;
+a column in which runs differ and that is not named gets lines of its own, so nothing is averaged by oversight."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -15,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         lines = given.command(given)
-    except (collect.AnalysisError, OSError) as error:
+    except (AnalysisError, OSError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
     sys.stdout.write("\n".join(lines) + "\n")
@@ -27,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="python -m analysis", description="From the records of sweeps to results.")
     commands = root.add_subparsers(metavar="COMMAND", required=True)
 
-    def add(name: str, command: object, about: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    def add(name: str, command: Command, about: str, epilog: str | None = None) -> argparse.ArgumentParser:
         added = commands.add_parser(
             name,
             help=about,
@@ -39,19 +49,66 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(command=command)
         return added
 
+    def add_analysis(name: str, command: Command, about: str, epilog: str | None = None) -> argparse.ArgumentParser:
+        added = add(name, command, about, epilog)
+        added.add_argument(
+            "--where", nargs="+", action="extend", default=[], metavar="COLUMN=VALUE[,VALUE]", help="only these runs"
+        )
+        return added
+
+    def add_output(to: argparse.ArgumentParser, default: str) -> None:
+        to.add_argument("--output", type=Path, metavar="FOLDER", help=f"where files go (default: {default})")
+
+    def add_venue(to: argparse.ArgumentParser) -> None:
+        to.add_argument("--venue", choices=VENUES, default="plain", help="page that figures are drawn for")
+        add_output(to, "SWEEP/figures")
+
+    def add_roles(to: argparse.ArgumentParser, x: str) -> None:
+        to.add_argument("--y", default="accuracy", metavar="METRIC", help="metric of the y-axis (default: accuracy)")
+        to.add_argument("--x", default=x, metavar="AXIS", help=f"x-axis (default: {x})")
+        to.add_argument("--facet", nargs="*", metavar="COLUMN", help="columns with panels of their own")
+        to.add_argument("--colour", metavar="COLUMN", help="column that colour tells (default: loss)")
+        to.add_argument(
+            "--line", nargs="*", default=[], metavar="COLUMN", help="further columns with lines of their own"
+        )
+        to.add_argument(
+            "--pool", nargs="*", default=[], metavar="COLUMN", help="columns averaged with equal weight: task"
+        )
+
     add("status", _status, "Say what became of each run: finished, failed, running, missing; and by which code.")
     columns = f"columns of the table:\n{collect.described_columns()}"
-    add("collect", _collect, "Write one tidy table of all numbers: results.parquet and results.csv.", columns)
-    table = add("table", _table, "Print accuracy by criterion, loss and sparsity.")
-    table.add_argument("--markdown", action="store_true", help="write a Markdown table")
-    drawn = add("figures", _figures, "Draw accuracy against sparsity into SWEEP/figures.")
-    drawn.add_argument(
-        "--x",
-        choices=["target", "block", "model"],
-        default="block",
-        help="sparsity on the x-axis: requested, of the pruned blocks (default), or of the whole model",
+    collected = add_analysis(
+        "collect", _collect, "Write one tidy table of all numbers: results.parquet and results.csv.", columns
     )
-    best = add(
+    add_output(collected, "SWEEP")
+    table = add_analysis("table", _table, "Print a metric by condition, one column for each sparsity.", ROLES)
+    table.add_argument("--format", choices=tables.WRITERS, default="text", help="how it is written (default: text)")
+    add_roles(table, "target")
+    drawn = add_analysis(
+        "figures",
+        _figures,
+        "Draw every figure that these records allow.",
+        "figures:\n" + "\n".join(f"  {name:<34} {_about(FIGURES[name])}" for name in FIGURES),
+    )
+    drawn.add_argument("--only", nargs="+", choices=FIGURES, metavar="FIGURE", help="these figures")
+    add_venue(drawn)
+    one = add_analysis(
+        "curve",
+        _curve,
+        "Draw any metric against any axis, with lines, colours and panels of your choice.",
+        f"example: python -m analysis curve multirun/criteria --x bytes --colour criterion --facet loss\n\n{ROLES}",
+    )
+    add_roles(one, "block")
+    add_venue(one)
+    summed = add_analysis(
+        "landmarks",
+        _landmarks,
+        "Print the area under each curve, the sparsity at which most of the dense accuracy is kept, and the cliff.",
+    )
+    summed.add_argument(
+        "--kept", type=float, default=landmarks.KEPT, help="share of the dense accuracy (default: 0.95)"
+    )
+    best = add_analysis(
         "pareto",
         _pareto,
         "Print the runs that no other run beats in two metrics at once, and draw them into SWEEP/figures.",
@@ -63,17 +120,61 @@ def parser() -> argparse.ArgumentParser:
     best.add_argument("--split", choices=pareto.SPLITS, help="questions that choose; the others are shown beside them")
     for axis in ("x", "y"):
         best.add_argument(f"--{axis}-better", choices=["lower", "higher"], help="for a metric that is not known here")
-    compared = add(
+    add_venue(best)
+    compared = add_analysis(
         "compare",
         _compare,
         "Say what one factor changes, paired by question and seed, and how far the comparison is controlled.",
-        "Intervals are 95 %, by paired bootstrap over the questions with the seeds as they are.\n"
-        "example: python -m analysis compare multirun/quickstart --factor loss --a kl --b ce",
+        "Intervals: over questions and seeds from 5 seeds on, over seeds with fewer, over questions with one.\n"
+        "All comparisons that are printed are one family for Holm; --where declares a smaller one.\n"
+        "example: python -m analysis compare multirun/quickstart --factor loss --a kl --b ce --where criterion=l2",
     )
     compared.add_argument("--factor", required=True, help="a column (loss, criterion, schedule) or dotted config key")
     compared.add_argument("--a", required=True, help="its value in the runs that are counted positive")
     compared.add_argument("--b", required=True, help="its value in the runs that are subtracted")
+    compared.add_argument(
+        "--see", type=float, default=100 * comparison.SEE, metavar="POINTS", help="difference to plan for (default: 2)"
+    )
+    compared.add_argument("--draw", action="store_true", help="draw the differences into SWEEP/figures too")
+    add_venue(compared)
+    told = add_analysis("values", _values, "Write every number that a text would quote: values.tex and values.csv.")
+    add_output(told, "SWEEP")
     return root
+
+
+def _about(figure: Callable[..., object]) -> str:
+    return (figure.__doc__ or "").strip().splitlines()[0]
+
+
+def _read(given: argparse.Namespace) -> Collection:
+    """The runs that were asked for."""
+    conditions = {}
+    for text in given.where:
+        column, found, listed = text.partition("=")
+        if not (column and found and listed):
+            raise AnalysisError(f"--where {text}: must be COLUMN=VALUE[,VALUE], such as loss=ce,kl.")
+        conditions[column] = listed.split(",")
+    return collect.collect(given.sweeps).where(conditions)
+
+
+def _output(given: argparse.Namespace, collection: Collection) -> Path:
+    return given.output or collection.folders[0] / "figures"
+
+
+def _points(given: argparse.Namespace, collection: Collection) -> curves.Points:
+    return curves.points(
+        collection,
+        metric(given.y),
+        given.x,
+        facets=given.facet,
+        colour=given.colour,
+        lines=given.line,
+        pool=given.pool,
+    )
+
+
+def _files(drawn: Drawn) -> list[str]:
+    return [drawn.caption, *drawn.gaps, *(f"figure: {path}" for path in drawn.files)]
 
 
 def _status(given: argparse.Namespace) -> list[str]:
@@ -81,38 +182,79 @@ def _status(given: argparse.Namespace) -> list[str]:
 
 
 def _collect(given: argparse.Namespace) -> list[str]:
-    collection = collect.collect(given.sweeps)
-    written = collect.write(collection)
+    collection = _read(given)
+    written = collect.write(collection, given.output or collection.folders[0])
     return [*collection.account(), *(f"table: {path}" for path in written)]
 
 
 def _table(given: argparse.Namespace) -> list[str]:
-    collection = collect.collect(given.sweeps)
-    return [tables.accuracy(collection, markdown=given.markdown), "", *collection.account()]
+    collection = _read(given)
+    written = tables.of(collection, _points(given, collection)).written(given.format)
+    if given.format != "text":
+        return [written]
+    return [written, "", *collection.account()]
 
 
 def _figures(given: argparse.Namespace) -> list[str]:
-    collection = collect.collect(given.sweeps)
-    drawn = figures.accuracy_vs_sparsity(collection, collection.folders[0] / "figures", given.x)
-    return [drawn.caption, *drawn.gaps, *collection.account(), *(f"figure: {path}" for path in drawn.files)]
+    collection = _read(given)
+    lines, left_out = [], []
+    for name in given.only or FIGURES:
+        try:
+            drawn = FIGURES[name](collection, _output(given, collection), VENUES[given.venue])
+        except AnalysisError as error:
+            if given.only:
+                raise
+            left_out.append(f"  {name}: {str(error).splitlines()[-1]}")
+            continue
+        lines += [f"{name}:", *(f"  {line}" for line in _files(drawn)), ""]
+    if not lines:
+        raise AnalysisError("\n".join(["These records allow no figure:", *left_out]))
+    if left_out:
+        lines += ["not drawn:", *left_out, ""]
+    return [*lines, *collection.account()]
+
+
+def _curve(given: argparse.Namespace) -> list[str]:
+    collection = _read(given)
+    drawn = curve.draw(collection, _points(given, collection), _output(given, collection), VENUES[given.venue])
+    return [*_files(drawn), *collection.account()]
+
+
+def _landmarks(given: argparse.Namespace) -> list[str]:
+    collection = _read(given)
+    found = curves.points(collection, x="target")
+    return [*landmarks.told(found, given.kept), "", *found.gaps, *collection.account()]
 
 
 def _pareto(given: argparse.Namespace) -> list[str]:
-    collection = collect.collect(given.sweeps)
-    x, y = pareto.metric(given.x, given.x_better), pareto.metric(given.y, given.y_better)
-    drawn, table = pareto.front(collection, collection.folders[0] / "figures", x, y, given.split)
-    files = [f"figure: {path}" for path in drawn.files]
-    return [*table, "", drawn.caption, *drawn.gaps, *collection.account(), *files]
+    collection = _read(given)
+    x, y = metric(given.x, given.x_better), metric(given.y, given.y_better)
+    folder = _output(given, collection)
+    drawn, table = pareto.front(collection, folder, x, y, given.split, VENUES[given.venue])
+    return [*table, "", *_files(drawn), *collection.account()]
 
 
 def _compare(given: argparse.Namespace) -> list[str]:
-    collection = collect.collect(given.sweeps)
+    collection = _read(given)
     comparisons, alone = comparison.compare(collection, given.factor, given.a, given.b)
-    lines = [each.verdict for each in comparisons]
-    per_seed = [
-        f"  {each.where}: " + ", ".join(f"{100 * value:+.1f}" for value in each.by_seed) for each in comparisons
-    ]
-    return [*lines, "", "each seed (points):", *per_seed, "", *alone, *collection.account()]
+    see = given.see / 100
+    needed = [line for each in comparisons if (line := comparison.told_needed(each, see))]
+    if needed:
+        needed = ["", comparison.told_needed_title(max(each.family[0] for each in comparisons), see), *needed]
+    views = ["", "views of the same pairs, for these models, over the questions:"]
+    views += [f"  {line}" for each in comparisons for line in comparison.told_views(each)]
+    drawn: list[str] = []
+    if given.draw:
+        figure = differences.draw(comparisons, _output(given, collection), VENUES[given.venue])
+        drawn = ["", *_files(figure)]
+    return [*(each.verdict for each in comparisons), *views, *needed, *drawn, "", *alone, *collection.account()]
+
+
+def _values(given: argparse.Namespace) -> list[str]:
+    collection = _read(given)
+    found = values.values(collection)
+    written = values.write(found, given.output or collection.folders[0])
+    return [f"{len(found):,} values", *collection.account(), *(f"file: {path}" for path in written)]
 
 
 if __name__ == "__main__":

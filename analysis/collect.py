@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,11 @@ CHOICES = {
 }
 """Column -> config group whose chosen YAML it holds."""
 
+OWN_COLUMN = ("seed", "sparsity", "task.train_size", "task.subset")
+"""Config keys that have a column of their own."""
+EXPLAINED = {"teacher_parameters": "teacher"}
+"""Column -> config key whose settings it tells in short."""
+
 NEUTRAL = frozenset({"tracker", "runtime", "paths", "save_model", "sweep", "hydra"})
 """Top-level config keys that cannot change a result."""
 
@@ -43,6 +48,9 @@ RUN_COLUMNS = {
         column: f"str; the choice of config group {group}, empty if none was named" for column, group in CHOICES.items()
     },
     "train_size": "int; recovery questions asked for, empty for all",
+    "subset": "int; the draw of recovery questions, empty for the first ones",
+    "recovery_questions": "int; recovery questions there were; empty if the dense model was not asked them",
+    "teacher_parameters": "int; size of the model whose answers recovery followed; empty where it followed none",
     "variant": "str; settings in which runs with equal choices differ, as key=value; empty if there are none",
     "sparsity": f"float; the run's requested share of units to remove, rounded to {DIGITS} digits",
     "model_in": "str; digest of the weights that entered the first prune stage",
@@ -92,6 +100,22 @@ class Run:
         size = (self.record.config.get("task") or {}).get("train_size")
         return None if size is None else int(size)
 
+    @property
+    def subset(self) -> int | None:
+        subset = (self.record.config.get("task") or {}).get("subset")
+        return None if subset is None else int(subset)
+
+    @property
+    def recovery_questions(self) -> int | None:
+        row = self.row(self.dense_evaluation, split="recovery")
+        return None if row is None else row.n
+
+    @property
+    def teacher_parameters(self) -> int | None:
+        """Of the last recovery that had a teacher."""
+        sizes = [(stage.details.get("teacher") or {}).get("parameters") for stage in self.record.stages]
+        return next((int(size) for size in reversed(sizes) if size), None)
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         return settings(self.record)
@@ -115,19 +139,36 @@ class Run:
                 return stage
         return None
 
+    @cached_property
+    def _rows(self) -> dict[tuple[int, str, str], Row]:
+        return {(row.stage_index, row.metric, row.split): row for row in reversed(self.record.rows)}
+
     def row(self, stage: StageRecord | None, metric: str = "accuracy", split: str = "test") -> Row | None:
-        """The number that `stage` measured."""
-        for row in self.record.rows:
-            if stage is not None and (row.stage_index, row.metric, row.split) == (stage.index, metric, split):
-                return row
-        return None
+        """The number that `stage` measured on the questions of `split`, or where it asks none the number itself."""
+        if stage is None:
+            return None
+        return self._rows.get((stage.index, metric, split)) or self._rows.get((stage.index, metric, ""))
 
     def fingerprints(self, stage: str, name: str) -> tuple[str, ...]:
         """The fingerprints `name` of all stages called `stage`, in order; stages without one are passed over."""
         return fingerprints(self.record, stage, name)
 
-    def predictions(self, split: str = "test") -> pandas.DataFrame:
-        """Answers after the last evaluation: `id` (the index), `gold`, `predicted`, `choices` (their number).
+    @cached_property
+    def right(self) -> pandas.Series[bool]:
+        """Whether each test question was answered rightly after the last evaluation, in the order of the ids.
+
+        Two runs were asked the same if the index is: it holds each question with its right choice.
+        """
+        asked = self.predictions().sort_index()
+        index = pandas.MultiIndex.from_arrays([asked.index, asked["gold"]])
+        return pandas.Series((asked["predicted"] == asked["gold"]).to_numpy(), index=index)
+
+    def predictions(self, split: str = "test", dense: bool = False) -> pandas.DataFrame:
+        """Answers after the last evaluation: `id` (the index), `gold`, `predicted`, `scores`, `choices` (their number).
+
+        Args:
+            split: The questions.
+            dense: Whether to read the answers of the dense model instead.
 
         Raises:
             AnalysisError: The file is missing or has no answers of that stage.
@@ -142,13 +183,16 @@ class Run:
             raise AnalysisError(f"{path}: cannot be read ({error}). {again}") from None
         if missing := sorted(set(PREDICTION_COLUMNS) - set(table.columns)):
             raise AnalysisError(f"{path}: has no column {', '.join(missing)}. {again}")
-        last = self.last_evaluation
-        asked = table[(table["split"] == split) & (table["stage_index"] == (last.index if last else -1))]
+        stage = self.dense_evaluation if dense else self.last_evaluation
+        asked = table[(table["split"] == split) & (table["stage_index"] == (stage.index if stage else -1))]
         if asked.empty:
-            raise AnalysisError(f"{path}: holds no answers to {split} questions of the last evaluation. {again}")
+            which = "dense" if dense else "last"
+            raise AnalysisError(f"{path}: holds no answers to {split} questions of the {which} evaluation. {again}")
         if asked["id"].duplicated().any():
             raise AnalysisError(f"{path}: holds two answers to one question. {again}")
-        return asked.assign(choices=asked["scores"].map(len)).set_index("id")[["gold", "predicted", "choices"]]
+        return asked.assign(choices=asked["scores"].map(len)).set_index("id")[
+            ["gold", "predicted", "scores", "choices"]
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +201,8 @@ class Collection:
 
     folders: tuple[Path, ...]
     runs: tuple[Run, ...]
+    filtered: tuple[str, int] | None = None
+    """A filter in words, and the number of finished runs that it leaves out."""
     failed: tuple[tuple[Path, str], ...] = ()
     unfinished: tuple[tuple[Path, str], ...] = ()
     missing: tuple[tuple[Path, str], ...] = ()
@@ -166,7 +212,10 @@ class Collection:
     @cached_property
     def run_table(self) -> pandas.DataFrame:
         """One line for each finished run, with `RUN_COLUMNS`; line i belongs to `runs[i]`."""
-        variants = _variants(self.runs)
+        return self._table(())
+
+    def _table(self, explained: Sequence[str]) -> pandas.DataFrame:
+        variants = _variants(self.runs, explained)
         lines = [
             {
                 "run_id": run.record.run_id,
@@ -175,6 +224,9 @@ class Collection:
                 "seed": run.seed,
                 **{column: run.choice(column) for column in CHOICES},
                 "train_size": run.train_size,
+                "subset": run.subset,
+                "recovery_questions": run.recovery_questions,
+                "teacher_parameters": run.teacher_parameters,
                 "variant": variant,
                 "sparsity": run.sparsity,
                 "model_in": next(iter(run.fingerprints("prune", "model_in")), ""),
@@ -183,13 +235,60 @@ class Collection:
             }
             for run, variant in zip(self.runs, variants, strict=True)
         ]
-        return pandas.DataFrame(lines, columns=list(RUN_COLUMNS)).astype({"train_size": "Int64"})
+        numbers = ("train_size", "subset", "recovery_questions", "teacher_parameters")
+        return pandas.DataFrame(lines, columns=list(RUN_COLUMNS)).astype(dict.fromkeys(numbers, "Int64"))
 
-    @property
-    def conditions(self) -> pandas.DataFrame:
-        """`run_table` with `train_size` as text, `all` where all were taken: groupby and nunique pass over gaps."""
+    def conditions(self, columns: Sequence[str] = ()) -> pandas.DataFrame:
+        """`run_table` for grouping, with further columns.
+
+        `train_size` is text, `all` where all were taken, since groupby and nunique pass over gaps. `variant` tells
+        only what the columns leave open.
+
+        Args:
+            columns: Columns of `run_table`, or dotted config keys (`recovery.learning_rate`), which become columns.
+
+        Raises:
+            AnalysisError: No run has such a column or key.
+        """
+        keys = [column for column in columns if column not in RUN_COLUMNS]
+        for key in keys:
+            if not any(key in run.settings for run in self.runs):
+                raise AnalysisError(
+                    f"{key}: no run has it. Give a column ({', '.join(RUN_COLUMNS)}), a metric, or a dotted config key "
+                    "such as recovery.learning_rate."
+                )
+        explained = [*keys, *(EXPLAINED[column] for column in columns if column in EXPLAINED)]
+        table = self._table(explained) if explained else self.run_table
         sizes = ["all" if run.train_size is None else str(run.train_size) for run in self.runs]
-        return self.run_table.assign(train_size=sizes)
+        table = table.assign(train_size=sizes)
+        for key in keys:
+            table[key] = [run.settings.get(key) for run in self.runs]
+        return table
+
+    def where(self, conditions: Mapping[str, Sequence[str]]) -> Collection:
+        """The runs whose columns have one of the given values, such as `{"loss": ["ce", "kl"]}`.
+
+        Numbers are compared as numbers: `0.50` is `0.5`.
+
+        Raises:
+            AnalysisError: There is no such column or key, or no run is left.
+        """
+        if not conditions:
+            return self
+        table = self.conditions([column for column in conditions])
+        keep = pandas.Series(True, index=table.index)
+        for column, values in conditions.items():
+            known = table[column].map(_plain)
+            wanted = {_plain(value) for value in values}
+            if missing := wanted - set(known):
+                asked, there = (", ".join(sorted(map(str, each))) for each in (missing, set(known)))
+                raise AnalysisError(f"--where {column}={asked}: no finished run has it; there are {there}.")
+            keep &= known.isin(wanted)
+        told = " ".join(f"{column}={','.join(values)}" for column, values in conditions.items())
+        runs = tuple(run for run, kept in zip(self.runs, keep, strict=True) if kept)
+        if not runs:
+            raise AnalysisError(f"--where {told}: no finished run has all of it.")
+        return replace(self, runs=runs, filtered=(told, len(self.runs) - len(runs)))
 
     def table(self) -> pandas.DataFrame:
         """One line for each row of each finished run, with the columns of `COLUMNS`."""
@@ -203,6 +302,9 @@ class Collection:
     def account(self) -> list[str]:
         """Lines that say how many runs there are and name each one that is left out."""
         lines = [f"{len(self.runs):,} finished runs in {', '.join(map(str, self.folders))}"]
+        if self.filtered:
+            told, number = self.filtered
+            lines.append(f"{number:,} more that --where {told} leaves out")
         for kind, found in (
             ("failed", self.failed),
             ("unfinished", self.unfinished),
@@ -259,7 +361,13 @@ def collect(folders: Sequence[Path | str]) -> Collection:
                 runs[record.run_id] = run
         left_out["missing"] += _missing(sweep)
     collection = Collection(
-        folders=sweeps, runs=tuple(runs.values()), **{kind: tuple(found) for kind, found in left_out.items()}
+        folders=sweeps,
+        runs=tuple(runs.values()),
+        failed=tuple(left_out["failed"]),
+        unfinished=tuple(left_out["unfinished"]),
+        missing=tuple(left_out["missing"]),
+        unreadable=tuple(left_out["unreadable"]),
+        repeated=tuple(left_out["repeated"]),
     )
     if not runs:
         raise AnalysisError("\n".join([*collection.account(), "Nothing to analyse. Run the sweep first."]))
@@ -275,10 +383,11 @@ def _missing(sweep: Path) -> list[tuple[Path, str]]:
     return [(sweep / name, " ".join(asked)) for name, asked in manifest.runs.items() if not (sweep / name).is_dir()]
 
 
-def write(collection: Collection) -> tuple[Path, Path]:
-    """Write the tidy table into the first sweep's folder as parquet and csv."""
+def write(collection: Collection, folder: Path) -> tuple[Path, Path]:
+    """Write the tidy table as parquet and csv."""
+    folder.mkdir(parents=True, exist_ok=True)
     table = collection.table()
-    parquet, csv = (collection.folders[0] / f"results.{ending}" for ending in ("parquet", "csv"))
+    parquet, csv = (folder / f"results.{ending}" for ending in ("parquet", "csv"))
     table.to_parquet(parquet, index=False)
     table.to_csv(csv, index=False)
     return parquet, csv
@@ -307,8 +416,21 @@ def _leaves(value: Any, key: str) -> Iterable[tuple[str, Any]]:
         yield key, value
 
 
-def _variants(runs: Sequence[Run]) -> list[str]:
-    """For each run the settings in which runs of the same choices differ, beyond seed, sparsity and train_size."""
+def _plain(value: object) -> str | float:
+    """For comparing what was written with what was recorded."""
+    try:
+        return round(float(str(value)), DIGITS)
+    except ValueError:
+        return str(value)
+
+
+def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:
+    """For each run the settings in which runs of the same choices differ, beyond what has a column of its own.
+
+    Args:
+        runs: The runs.
+        explained: Further keys that have one; all below them too.
+    """
     groups: dict[tuple[str, ...], list[int]] = {}
     for position, run in enumerate(runs):
         groups.setdefault(tuple(map(run.choice, CHOICES)), []).append(position)
@@ -323,13 +445,19 @@ def _variants(runs: Sequence[Run]) -> list[str]:
         varying = sorted(
             key
             for key in values
-            if key not in ("seed", "sparsity", "task.train_size")
+            if key not in OWN_COLUMN
+            and not any(under(key, other) for other in explained)
             and (len(values[key]) > 1 or counts[key] < len(positions))
         )
         for position in positions if varying else ():
             own = runs[position].settings
             variants[position] = " ".join(f"{key}={own[key]}" for key in varying if key in own)
     return variants
+
+
+def under(name: str, key: str) -> bool:
+    """Whether a dotted name is the key or lies below it."""
+    return name == key or name.startswith(f"{key}.")
 
 
 def _joined(digests: tuple[str, ...]) -> str:

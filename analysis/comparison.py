@@ -1,12 +1,8 @@
-"""Two conditions that differ in one factor: pairs of runs, how far the pair is controlled, and the verdict.
+"""Two conditions that differ in one factor: pairs of runs, the difference, and the verdict.
 
-A difference belongs to the factor only if nothing else differs. The grade says so, from the configs and from the
-fingerprints of what the runs had in hand:
-
-* `same-units`: all else equal, the units removed included (one-shot pruning).
-* `same-rule`: the same procedure, but it removed other units: its scores depend on the recovery before, as in iterative
-  pruning, or the factor is the pruning itself.
-* `not controlled`: more differs, and nothing is said about the factor.
+The verdict claims a difference if its p-value, adjusted by Holm for the family of comparisons that are made at once, is
+below 0.05. Interval and p-value are `crossed.estimate`'s; McNemar's test for each seed and the paired bootstrap over
+questions are views of the same pairs.
 """
 
 from __future__ import annotations
@@ -14,73 +10,36 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas
 
 from analysis import names
-from analysis.collect import CHOICES, AnalysisError, Collection, Run, fingerprints, settings
+from analysis.collect import CHOICES, AnalysisError, Collection, Run, under
+from analysis.crossed import POWER, Estimate, MeanSquares, Needed, estimate, needed
 from analysis.curves import FACETS, LINES
-from analysis.statistics import paired_bootstrap
-from regraft.records import Record
+from analysis.grades import ORDER, Grade, config_key, grade
+from analysis.statistics import LEVEL, holm, mcnemar, odds_ratio, paired_bootstrap
 
-GradeName = Literal["same-units", "same-rule", "not controlled"]
-ORDER: tuple[GradeName, ...] = ("same-units", "same-rule", "not controlled")
-"""From the strongest to the weakest."""
+SEE = 0.02
+"""Difference that a study is asked to be able to see."""
 
-MOVES = {
-    "model": ("model_in", "batches"),
-    "preparation": ("model_in",),
-    "task": ("model_in", "batches"),
-    "recovery": ("batches",),
-    "schedule": ("batches",),
-    "pipeline": ("batches",),
-    "sparsity": ("batches",),
-}
-"""Top-level key of a factor -> fingerprints that it decides, so that they may differ with it."""
+Pair = tuple[Run, Run]
 
 
-@dataclass(frozen=True)
-class Grade:
-    """How far a pair of runs is controlled; `differing` names what differs besides the factor."""
+@dataclass(frozen=True, kw_only=True)
+class OneSeed:
+    """The pair of one seed."""
 
-    name: GradeName
-    differing: tuple[str, ...] = ()
-
-
-def grade(a: Record, b: Record, factor: str) -> Grade:
-    """The grade of two runs that are to differ in `factor` alone.
-
-    Args:
-        a: A finished run.
-        b: Another.
-        factor: A column of the tidy table (`loss`, `criterion`), or a config key (`loss`, `recovery.epochs`).
-
-    Returns:
-        `same-units` if the configs differ in nothing else, the same weights entered pruning, the same units went at
-        each prune stage and each recover stage saw the same batches (a stage that trained on nothing, with
-        `loss=none`, saw none and is passed over); `same-rule` if only the units differ; else `not controlled`.
-    """
-    key = config_key(factor)
-    mine, theirs = settings(a), settings(b)
-    differing = [
-        name
-        for name in sorted(mine.keys() | theirs.keys())
-        if not _under(name, key) and (name not in mine or name not in theirs or mine[name] != theirs[name])
-    ]
-    moved = MOVES.get(key.split(".")[0], ())
-    if "model_in" not in moved and _entered(a) != _entered(b):
-        differing.append("the model that entered pruning")
-    batches = fingerprints(a, "recover", "batches"), fingerprints(b, "recover", "batches")
-    if "batches" not in moved and all(batches) and batches[0] != batches[1]:
-        differing.append("the recovery batches")
-    if differing:
-        return Grade("not controlled", tuple(differing))
-    if fingerprints(a, "prune", "units") != fingerprints(b, "prune", "units"):
-        return Grade("same-rule")
-    return Grade("same-units")
+    seed: int
+    difference: float
+    p: float
+    """McNemar's exact test, over the questions, of these two models."""
+    odds: float
+    """Questions that only the first answers rightly, against those that only the second does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,47 +57,122 @@ class Comparison:
     units: str
     about: str
     """What else tells this comparison from the others; empty if nothing does."""
+    size: str
+    """Recovery questions where comparisons differ in them, a number or `all`; else empty."""
     grade: Grade
     questions: int
     seeds: int
     distinct: int
     """Number of pairs of different models; 1 if the seed changes nothing."""
     difference: float
-    low: float
-    high: float
-    by_seed: tuple[float, ...]
+    estimate: Estimate | None
+    """Interval and test; None where all differences are equal, so that nothing is known of their spread."""
+    bootstrap: tuple[float, float]
+    """Interval over the questions, by paired bootstrap, for these seeds."""
+    odds: float
+    """Effect size: answers that only the first gives rightly, against those that only the second does, all seeds."""
+    by_seed: tuple[OneSeed, ...]
+    squares: MeanSquares
+    works: frozenset[tuple[str, str]]
+    """What was measured; at sparsity 0 the same for all criteria."""
+    family: tuple[int, str] = (1, "")
+    """Number of comparisons that p is adjusted for, and what they are."""
+    adjusted: float | None = None
+    """p after Holm; None where there is no test."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether a single seed was run, which says nothing of others."""
+        return self.seeds == 1
+
+    @property
+    def tested(self) -> bool:
+        """Whether a claim could be made: more than one seed, one factor, some spread."""
+        return self.estimate is not None and not self.alone and self.grade.name != "not controlled"
+
+    @property
+    def claimed(self) -> bool:
+        return self.tested and self.adjusted is not None and self.adjusted < 1 - LEVEL
 
     @property
     def verdict(self) -> str:
         """The sentence."""
-        difference = f"{100 * self.difference:+.1f} points [{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        a, b = (names.side(self.factor, value) for value in (self.a, self.b))
+        low, high = (self.estimate.low, self.estimate.high) if self.estimate else (math.nan, math.nan)
+        interval = f"[{_points(low)}, {_points(high)}]" if self.estimate else "[no interval: no spread]"
+        signed = f"{names.signed(100 * self.difference)} points {interval}"
+        if self.grade.name == "not controlled":
+            return (
+                f"{a} minus {b}: not controlled {self.where} ({self._on}): {', '.join(self.grade.differing)} differ "
+                f"too, so the difference of {signed} is not attributed to {self.factor}"
+            )
+        if self.estimate is None:
+            answered = (
+                "answer every question alike" if self.difference == 0 else f"differ by {signed} on every question"
+            )
+            return f"{a} and {b} {answered} {self.where} ({self._on})"
+        if self.alone:
+            return (
+                f"{a} minus {b}: {signed} {self.where} ({self._on}; other seeds are not known, so nothing is claimed)"
+            )
+        if not self.claimed:
+            return f"{a} and {b} are not told apart: {signed} {self.where} ({self._on})"
+        if self.difference < 0:
+            a, b, low, high = b, a, -high, -low
+        return (
+            f"{a} is better than {b} by {100 * abs(self.difference):.1f} points [{_points(low)}, {_points(high)}] "
+            f"{self.where} ({self._on})"
+        )
+
+    @property
+    def _on(self) -> str:
+        """What the sentence rests on."""
         seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
         if self.distinct == 1 and self.seeds > 1:
             seeds += " that give the same run"
-        on = f"{self.questions:,} questions x {seeds}"
-        if self.grade.name == "not controlled":
-            return (
-                f"{self.a} minus {self.b}: not controlled {self.where} ({on}): {', '.join(self.grade.differing)} "
-                f"differ too, so the difference of {difference} is not attributed to {self.factor}"
-            )
-        return f"{self.a} minus {self.b}: {difference} {self.where} ({on}, {self.grade.name.replace('-', ' ')})"
+        told = [f"{self.questions:,} questions x {seeds}"]
+        if self.estimate and self.estimate.over != "questions and seeds":
+            fixed = "questions" if self.estimate.over == "seeds" else "models"
+            told.append(f"interval over {self.estimate.over}, for these {fixed}")
+        if self.adjusted is not None:
+            number, what = self.family
+            told.append(names.p_value(self.adjusted) + (f" after Holm over {number} {what}" if number > 1 else ""))
+        if self.grade.name != "not controlled":
+            told.append(self.grade.name.replace("-", " "))
+        return ", ".join(told)
 
     @property
     def where(self) -> str:
         """At which sparsity, by which criterion, and what else tells this comparison from the others."""
         by = f"by {names.value('criterion', self.criterion)}" if self.criterion else ""
+        by = by.replace("by random", "at random")
         if self.factor == "sparsity":
-            return f"{self.units} removed {by}".strip() + self.about
+            return f"{self.units} removed {by}".strip() + self._else
         requested = "a requested " if self.removed is None else ""
         share = names.spaced(self.sparsity if self.removed is None else self.removed)
-        return f"at {requested}{share} of {self.units} removed {by}".strip() + self.about
+        return f"at {requested}{share} of {self.units} removed {by}".strip() + self._else
+
+    @property
+    def _else(self) -> str:
+        return (f", {self.size} recovery questions" if self.size else "") + self.about
+
+    def needed(self, difference: float = SEE) -> Needed | None:
+        """The study that would see `difference`; None where one seed says nothing of how far seeds differ.
+
+        It is asked to see it at the first step of Holm, so that the rest of the family does not matter.
+        """
+        if not self.tested:
+            return None
+        size = self.squares.questions, self.squares.seeds
+        return needed(difference, self.squares.components, *size, alpha=(1 - LEVEL) / self.family[0])
 
 
 def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[Comparison], list[str]]:
     """All differences between the runs with `factor` = `a` and those with `b`, paired by seed.
 
     A run is paired with the one that equals it in all but the factor. Where there is none, the two runs that are left
-    alone at a criterion, sparsity and seed are still paired, and graded `not controlled`.
+    alone at a criterion, sparsity and seed are still paired, and graded `not controlled`. All comparisons that could
+    claim something are one family.
 
     Returns:
         The comparisons in order of criterion and sparsity, and a line for each run that found no partner.
@@ -148,47 +182,125 @@ def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[C
             answered different questions.
     """
     key = config_key(factor)
-    if key == "seed":
-        raise AnalysisError("--factor seed: runs are paired by seed, so it cannot be what is compared.")
+    if key in ("seed", "task.subset"):
+        raise AnalysisError(f"--factor {factor}: runs are paired by it, so it cannot be what is compared.")
     if a == b:
         raise AnalysisError(f"--a {a} --b {b}: give two different values of {factor}.")
     first, second = (_side(collection, factor, value) for value in (a, b))
     pairs, alone = _pair(first, second, key)
-    table = collection.conditions
+    table = collection.conditions()
     about = dict(zip(map(id, collection.runs), table.to_dict("records"), strict=True))
     columns = [
         column
         for column in (*FACETS, *LINES)
-        if table[column].nunique() > 1 and column != "criterion" and not _under(config_key(column), key)
+        if table[column].nunique() > 1 and column != "criterion" and not under(config_key(column), key)
     ]
-    groups: dict[tuple[str, float, str], list[tuple[Run, Run]]] = defaultdict(list)
+    groups: dict[tuple[str, float, str, str], list[Pair]] = defaultdict(list)
     for mine, theirs in pairs:
-        told = _about(about[id(mine)], about[id(theirs)], columns)
+        lines = about[id(mine)], about[id(theirs)]
+        sized = "train_size" in columns and lines[0]["train_size"] == lines[1]["train_size"]
+        told = _about(*lines, [column for column in columns if not (sized and column == "train_size")])
         criterion = "" if key == "pruner.criterion" else mine.choice("criterion")
-        groups[criterion, mine.sparsity, told].append((mine, theirs))
+        groups[criterion, mine.sparsity, str(lines[0]["train_size"]) * sized, told].append((mine, theirs))
     comparisons = [_measured(found, factor, a, b, *group) for group, found in groups.items()]
-    return sorted(comparisons, key=lambda each: (each.criterion, each.about, each.sparsity)), alone
+    comparisons.sort(key=lambda each: (each.criterion, each.about, each.sparsity, names.rank("", each.size)))
+    return _adjusted(comparisons), alone
 
 
-def config_key(factor: str) -> str:
-    """The dotted config key of a column or key."""
-    if factor == "train_size":
-        return "task.train_size"
-    return CHOICES.get(factor, factor).replace("/", ".")
+def differences(pairs: Sequence[Pair]) -> npt.NDArray[np.float64]:
+    """(questions, pairs) right under the first minus right under the second, questions in the order of their ids.
+
+    Raises:
+        AnalysisError: Predictions are missing, or two runs answered different questions.
+    """
+    columns: list[npt.NDArray[np.float64]] = []
+    index = pairs[0][0].right.index
+    for mine, theirs in pairs:
+        for run in (mine, theirs):
+            if not run.right.index.equals(index):
+                raise AnalysisError(
+                    f"{pairs[0][0].folder} and {run.folder}: answered different questions, so there is nothing to "
+                    "pair. Compare runs of one task with one evaluation, for instance with --where task=NAME."
+                )
+        columns.append(mine.right.to_numpy(dtype=float) - theirs.right.to_numpy(dtype=float))
+    return np.stack(columns, axis=1)
 
 
-def _under(name: str, key: str) -> bool:
-    return name == key or name.startswith(f"{key}.")
+def replicates(pairs: Sequence[Pair]) -> list[Pair]:
+    """One pair for each pair of different models, in order of seeds: a seed that changes nothing is no replicate."""
+    ordered = sorted(pairs, key=lambda pair: (pair[0].seed, pair[0].subset or 0))
+    found: dict[tuple[str, str], Pair] = {}
+    for pair in ordered:
+        found.setdefault((_work(pair[0]), _work(pair[1])), pair)
+    return list(found.values())
 
 
-def _entered(record: Record) -> str:
-    """What entered pruning; where nothing was removed no weights were hashed, and the key of their making stands in."""
-    for stage in record.stages:
-        if stage.stage == "prune":
-            if entered := stage.fingerprints.get("model_in"):
-                return entered
-            break
-    return record.stages[0].key if record.stages else ""
+def as_table(comparisons: Sequence[Comparison]) -> pandas.DataFrame:
+    """One line for each comparison, for csv."""
+    return pandas.DataFrame(
+        [
+            {
+                "factor": each.factor,
+                "a": each.a,
+                "b": each.b,
+                "criterion": each.criterion,
+                "sparsity": each.sparsity,
+                "train_size": each.size,
+                "about": each.about.removeprefix(", "),
+                "difference": each.difference,
+                "low": each.estimate.low if each.estimate else None,
+                "high": each.estimate.high if each.estimate else None,
+                "over": each.estimate.over if each.estimate else None,
+                "p": each.estimate.p if each.estimate else None,
+                "p_holm": each.adjusted,
+                "family": each.family[0],
+                "claimed": each.claimed,
+                "grade": each.grade.name,
+                "differing": " ".join(each.grade.differing),
+                "odds_ratio": each.odds,
+                "bootstrap_low": each.bootstrap[0],
+                "bootstrap_high": each.bootstrap[1],
+                "questions": each.questions,
+                "seeds": each.seeds,
+                "distinct": each.distinct,
+            }
+            for each in comparisons
+        ]
+    )
+
+
+def told_views(each: Comparison) -> list[str]:
+    """The paired bootstrap, the effect size, and McNemar's test of each seed, in words."""
+    low, high = each.bootstrap
+    seeds = ", ".join(
+        f"seed {one.seed} {names.signed(100 * one.difference)} ({names.p_value(one.p)})" for one in each.by_seed
+    )
+    return [
+        f"{each.where}: bootstrap [{_points(low)}, {_points(high)}], odds ratio of what one side alone answers rightly "
+        f"{each.odds:.2f}",
+        f"  McNemar: {seeds}",
+    ]
+
+
+def told_needed(each: Comparison, difference: float = SEE) -> str:
+    """How large a study would see `difference`, in words; empty where that is not known."""
+    found = each.needed(difference)
+    if found is None:
+        return ""
+    seeds = f"{found.seeds} seeds of these questions" if found.seeds else "no number of seeds of these questions"
+    questions = f"{found.questions:,} questions with these seeds" if found.questions else "no number with these seeds"
+    return f"  {each.where}: {seeds}, or {questions}"
+
+
+def told_needed_title(family: int, difference: float = SEE) -> str:
+    """What the lines of `told_needed` say."""
+    level = f"{1 - LEVEL:.2g}" + (f"/{family}" if family > 1 else "")
+    return f"to see {100 * difference:g} points with a probability of {POWER:g} (p < {level}):"
+
+
+def _points(value: float) -> str:
+    """In points."""
+    return names.signed(100 * value).removeprefix("+")
 
 
 def _value(run: Run, factor: str) -> str | None:
@@ -213,10 +325,10 @@ def _side(collection: Collection, factor: str, value: str) -> list[Run]:
 
 def _rest(run: Run, key: str) -> tuple[tuple[str, str], ...]:
     """All settings but the factor's."""
-    return tuple(sorted((name, repr(value)) for name, value in run.settings.items() if not _under(name, key)))
+    return tuple(sorted((name, repr(value)) for name, value in run.settings.items() if not under(name, key)))
 
 
-def _pair(first: Sequence[Run], second: Sequence[Run], key: str) -> tuple[list[tuple[Run, Run]], list[str]]:
+def _pair(first: Sequence[Run], second: Sequence[Run], key: str) -> tuple[list[Pair], list[str]]:
     partners: dict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
     for run in second:
         partners[_rest(run, key)].append(run)
@@ -248,20 +360,15 @@ def _about(mine: Mapping[Hashable, Any], theirs: Mapping[Hashable, Any], columns
 
 
 def _measured(
-    pairs: Sequence[tuple[Run, Run]], factor: str, a: str, b: str, criterion: str, sparsity: float, about: str
+    pairs: Sequence[Pair], factor: str, a: str, b: str, criterion: str, sparsity: float, size: str, about: str
 ) -> Comparison:
-    pairs = sorted(pairs, key=lambda pair: pair[0].seed)
-    distinct = {(_work(mine), _work(theirs)): (mine, theirs) for mine, theirs in reversed(pairs)}
-    columns = [_differences(mine, theirs) for mine, theirs in reversed(distinct.values())]
-    if len({len(column) for column in columns}) > 1:
-        raise AnalysisError(f"{pairs[0][0].folder.parent}: the seeds answered different questions; compare them alone.")
-    differences = np.stack(columns, axis=1)
-    low, high = paired_bootstrap(differences)
+    distinct = replicates(pairs)
+    table = differences(distinct)
+    if len(table) < 2:
+        raise AnalysisError(f"{pairs[0][0].folder}: answered one question; a comparison needs at least two.")
     grades = [grade(mine.record, theirs.record, factor) for mine, theirs in pairs]
     weakest = max(grades, key=lambda each: ORDER.index(each.name))
-    differing = tuple(dict.fromkeys(name for each in grades for name in each.differing))
     removed = {round(_removed(run), 4) for pair in pairs for run in pair}
-    structures = {run.choice("structure") for pair in pairs for run in pair}
     return Comparison(
         factor=factor,
         a=a,
@@ -269,29 +376,42 @@ def _measured(
         criterion=criterion,
         sparsity=sparsity,
         removed=removed.pop() if len(removed) == 1 else None,
-        units=names.units(structures),
+        units=names.units({run.choice("structure") for pair in pairs for run in pair}),
         about=about,
-        grade=Grade(weakest.name, differing),
-        questions=len(differences),
-        seeds=len({mine.seed for mine, _ in pairs}),
+        size=size,
+        grade=Grade(weakest.name, tuple(dict.fromkeys(name for each in grades for name in each.differing))),
+        questions=len(table),
+        seeds=len({(mine.seed, mine.subset) for mine, _ in pairs}),
         distinct=len(distinct),
-        difference=float(differences.mean()),
-        low=low,
-        high=high,
-        by_seed=tuple(float(value) for value in differences.mean(axis=0)),
+        difference=float(table.mean()),
+        estimate=estimate(table),
+        bootstrap=paired_bootstrap(table),
+        odds=odds_ratio(table),
+        by_seed=tuple(
+            OneSeed(seed=mine.seed, difference=float(column.mean()), p=mcnemar(column), odds=odds_ratio(column))
+            for (mine, _), column in zip(distinct, table.T, strict=True)
+        ),
+        squares=MeanSquares.of(table),
+        works=frozenset((_work(mine), _work(theirs)) for mine, theirs in distinct),
     )
 
 
-def _differences(mine: Run, theirs: Run) -> npt.NDArray[np.float64]:
-    """(questions,) right minus right, questions in the order of their ids."""
-    a, b = mine.predictions().sort_index(), theirs.predictions().sort_index()
-    if not a.index.equals(b.index) or not (a["gold"] == b["gold"]).all():
-        raise AnalysisError(
-            f"{mine.folder} and {theirs.folder}: answered different questions, so there is nothing to pair. "
-            "Compare runs of one task with one evaluation."
-        )
-    right = [(table["predicted"] == table["gold"]).to_numpy(dtype=float) for table in (a, b)]
-    return right[0] - right[1]
+def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same with p adjusted by Holm over all that are tested; what is the same measurement is one test."""
+    tested = [each for each in comparisons if each.tested]
+    tests = {each.works: each.estimate.p for each in tested if each.estimate}
+    adjusted = dict(zip(tests, holm(list(tests.values())), strict=True))
+    conditions = {(each.criterion, each.about) for each in tested}
+    sparsities, sizes = {each.sparsity for each in tested}, {each.size for each in tested}
+    what = "comparisons"
+    if len(conditions) == 1 and len(sizes) == 1:
+        what = "sparsities"
+    elif len(conditions) == 1 and len(sparsities) == 1:
+        what = "numbers of recovery questions"
+    family = len(tests), what
+    return [
+        replace(each, family=family, adjusted=adjusted[each.works]) if each.tested else each for each in comparisons
+    ]
 
 
 def _work(run: Run) -> str:

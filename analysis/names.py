@@ -3,26 +3,57 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 LOSSES = {"none": "none", "ce": "CE", "kl": "KL", "ce_kl": "CE + KL", "pseudo_label": "pseudo-label CE"}
 CRITERIA = {"l1": "L1", "l2": "L2", "random": "random"}
 SCHEDULES = {"one_shot": "one-shot"}
-COLUMNS = {"train_size": "recovery questions"}
+COLUMNS = {
+    "train_size": "recovery questions",
+    "recovery_questions": "recovery questions",
+    "teacher_parameters": "teacher parameters",
+}
 
 
 def value(column: str, choice: object) -> str:
     """A choice as a reader knows it; one that is not known here keeps its name."""
     known = {"loss": LOSSES, "criterion": CRITERIA, "schedule": SCHEDULES}.get(column, {})
+    if column == "sparsity":
+        return spaced(float(str(choice)))
     return known.get(str(choice), str(choice))
 
 
-def rank(choice: object) -> tuple[float, str]:
-    """Key for sorting choices: numbers by size, before names."""
+def side(factor: str, choice: object) -> str:
+    """One side of a comparison: `KL`; a bare number with what it is a value of: `recovery.epochs 6`."""
+    text = value(factor, choice)
+    return f"{COLUMNS.get(factor, factor)} {text}" if math.isfinite(rank("", choice)[0]) else text
+
+
+def p_value(p: float) -> str:
+    """`p = 0.013`, to two digits; `p < 0.001` below that."""
+    if p < 0.001:
+        return "p < 0.001"
+    return "p > 0.99" if p > 0.99 else f"p = {p:.2g}"
+
+
+def signed(number: float, digits: int = 1) -> str:
+    """With its sign, but none before what rounds to zero."""
+    text = f"{number:+.{digits}f}"
+    return text if float(text) else text.lstrip("+-")
+
+
+def rank(column: str, choice: object) -> tuple[float, str]:
+    """Key for sorting choices: losses that are known here in their order, numbers by size, names."""
     text = str(choice)
-    return (int(text) if text.isdigit() else math.inf), text
+    if column == "loss":
+        return (list(LOSSES).index(text) if text in LOSSES else len(LOSSES)), text
+    try:
+        return float(text), ""
+    except ValueError:
+        return math.inf, text
 
 
-def label(columns: list[str], choices: tuple[object, ...]) -> str:
+def label(columns: Sequence[str], choices: Sequence[object]) -> str:
     """The first choice alone, the others with what they are: `KL, recovery questions 500`."""
     first, *others = (
         value(column, choice) if not position else f"{COLUMNS.get(column, column)} {value(column, choice)}"
@@ -42,3 +73,43 @@ def units(structures: set[str]) -> str:
 def spaced(number: float) -> str:
     """A percentage without needless digits: `50 %`, `12.5 %`."""
     return f"{round(100 * number, 1):g} %"
+
+
+def title(columns: Sequence[str], values: Sequence[object]) -> str:
+    """Of a panel: `criterion L2, model tiny_olmo2`."""
+    return ", ".join(
+        f"{COLUMNS.get(column, column)} {value(column, each)}"
+        for column, each in zip(columns, values, strict=True)
+        if str(each)
+    )
+
+
+def heading(column: str) -> str:
+    """Of a legend whose first words are values of this column."""
+    return {"loss": "Recovery loss"}.get(column, f"{COLUMNS.get(column, column)}".capitalize())
+
+
+def span(numbers: Iterable[int]) -> str:
+    """One number, or the lowest and the highest: `3 to 5`."""
+    every = [int(number) for number in numbers]
+    low, high = min(every), max(every)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def file_name(axis: str) -> str:
+    """A name for files: sparsities say that they are one."""
+    return f"{axis}_sparsity" if axis in ("target", "block", "model") else axis.replace(".", "_")
+
+
+def aligned(header: Sequence[str], body: Sequence[Sequence[str]], left: int) -> list[str]:
+    """Columns for a terminal, the first `left` of them to the left."""
+    widths = [max(len(line[column]) for line in (header, *body)) for column in range(len(header))]
+
+    def written(line: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return [written(header), "  ".join("-" * width for width in widths), *map(written, body)]

@@ -1,4 +1,4 @@
-"""Intervals. Each says what it is over: questions, or seeds."""
+"""Intervals and tests. Each says what it is over: questions, or seeds. `crossed` holds the one over both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ndtri, stdtrit
+from scipy.special import bdtr, ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -37,6 +37,63 @@ def t_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, fl
     half = quantile * float(array.std(ddof=1)) / math.sqrt(len(array))
     mean = float(array.mean())
     return mean - half, mean + half
+
+
+def stratified_t_interval(strata: Sequence[Sequence[float]], level: float = LEVEL) -> tuple[float, float]:
+    """Interval of the mean of the strata's means, over the seeds within each stratum, all strata weighing the same.
+
+    Seeds of different strata are different trainings, so the variances of their means add; degrees of freedom by
+    Welch (1947, doi:10.1093/biomet/34.1-2.28). One stratum gives `t_interval`.
+
+    Args:
+        strata: The values of at least 2 seeds for each stratum (such as a task); not all of them constant.
+        level: Coverage.
+    """
+    arrays = [np.asarray(values, dtype=float) for values in strata]
+    assert arrays and min(map(len, arrays)) >= 2
+    variances = np.array([array.var(ddof=1) / len(array) for array in arrays])
+    freedom = np.array([len(array) - 1 for array in arrays])
+    assert variances.sum() > 0
+    quantile = float(stdtrit(variances.sum() ** 2 / (variances**2 / freedom).sum(), (1 + level) / 2))
+    half = quantile * math.sqrt(variances.sum()) / len(arrays)
+    mean = float(np.mean([array.mean() for array in arrays]))
+    return mean - half, mean + half
+
+
+def mcnemar(differences: npt.ArrayLike) -> float:
+    """Exact two-sided p-value of one pair of models (McNemar 1947, doi:10.1007/BF02295996).
+
+    Where the two do equally well, each question that only one of them answers rightly favours either side with
+    probability 1/2.
+
+    Args:
+        differences: (questions,) right under the first minus right under the second: -1, 0 or 1.
+    """
+    array = np.asarray(differences)
+    first, second = int((array == 1).sum()), int((array == -1).sum())
+    return min(1.0, 2 * float(bdtr(min(first, second), first + second, 0.5))) if first + second else 1.0
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values adjusted for the number of tests in the family (Holm 1979, www.jstor.org/stable/4615733).
+
+    To claim all with an adjusted p below 0.05 is wrong about one or more of them in at most 5 % of families.
+    """
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[position]))
+        adjusted[position] = highest
+    return adjusted
+
+
+def odds_ratio(differences: npt.ArrayLike) -> float:
+    """Questions that only the first answers rightly, against those that only the second does; 1/2 is added to both.
+
+    The effect size that belongs to McNemar's test; the addition (Haldane 1956) keeps it finite.
+    """
+    array = np.asarray(differences)
+    return float(((array == 1).sum() + 0.5) / ((array == -1).sum() + 0.5))
 
 
 def paired_bootstrap(

@@ -1,56 +1,155 @@
-"""The compact table: accuracy by criterion, loss and sparsity."""
+"""The compact table: a metric by condition, one column for each point of the x-axis. As text, Markdown, LaTeX, HTML."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+import html
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import pandas
 
 from analysis import names
-from analysis.collect import Collection
-from analysis.curves import FACETS, LINES, points, summarise, varying
+from analysis.collect import AnalysisError, Collection
+from analysis.comparison import differences, replicates
+from analysis.crossed import estimate
+from analysis.curves import REPLICATES, Points, conditions, select, summarise
+from analysis.metrics import ACCURACY
+from analysis.statistics import LEVEL, holm
 
+Format = Literal["text", "markdown", "latex", "html"]
 MARK = "*"
 
 
-def accuracy(collection: Collection, markdown: bool = False) -> str:
-    """Mean accuracy on test questions in % with the half-width of its 95 % interval.
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    best: bool = False
+    """Whether it is significantly better than all others of its column."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table before it is written."""
+
+    title: str
+    header: tuple[str, ...]
+    body: tuple[tuple[Cell, ...], ...]
+    left: int
+    """Columns that say what a line is; the others hold numbers."""
+    rules: frozenset[int] = frozenset()
+    """Lines of the body before which a rule is drawn."""
+    notes: tuple[str, ...] = ()
+
+    def written(self, form: Format) -> str:
+        """The whole table with title and notes."""
+        return WRITERS[form](self)
+
+
+def of(collection: Collection, found: Points) -> Table:
+    """Mean of a metric with the half-width of its 95 % interval.
+
+    Accuracies are set bold where they are significantly best: better than every other line of the panel at that point
+    of the x-axis by the test of `compare`, p adjusted by Holm over all pairs of lines of the table.
 
     Args:
         collection: The runs.
-        markdown: Whether to write a Markdown table instead of aligned columns.
-
-    Raises:
-        AnalysisError: No run has an accuracy.
+        found: Their points.
     """
-    table, gaps = points(collection)
-    facets, lines = varying(table, FACETS), varying(table, LINES)
-    summary = summarise(table, [*facets, *lines])
+    metric, swept = found.metric, found.axis.swept
+    facets, lines = found.facets, found.lines
+    summary = summarise(found)
+    bold, gaps = best(collection, found, summary)
     most = int(summary["seeds"].max())
-    sparsities = sorted(summary["sparsity"].unique())
-    header = [*(names.COLUMNS.get(column, column) for column in (*facets, *lines)), *map(names.spaced, sparsities)]
-    body = []
-    for facet, panel in summary.groupby(facets, sort=True, dropna=False):
-        for line in order(panel, lines):
-            chosen = panel[(panel[lines] == list(line)).all(axis=1)]
-            cells = {row["sparsity"]: _cell(row, most) for row in chosen.to_dict("records")}
+    points = sorted(summary[swept].unique())
+    header = [
+        *(names.COLUMNS.get(column, column) for column in (*facets, *lines)),
+        *(_point(swept, each) for each in points),
+    ]
+    body: list[tuple[Cell, ...]] = []
+    rules = set()
+    for facet in conditions(summary, facets):
+        rules.add(len(body))
+        panel = select(summary, facets, facet)
+        for line in conditions(panel, lines):
+            chosen = select(panel, lines, line)
+            cells = {
+                row[swept]: Cell(_text(row, most, metric.scale), (facet, line, row[swept]) in bold)
+                for row in chosen.to_dict("records")
+            }
             keys = zip((*facets, *lines), (*facet, *line), strict=True)
-            body.append([*(names.value(*key) for key in keys), *(cells.get(sparsity, "") for sparsity in sparsities)])
-    for about, value in dense(table):
-        body.append(
-            [f"dense{about}", *[""] * (len(facets) + len(lines) - 1), *[f"{100 * value:.1f}"] * len(sparsities)]
-        )
-    return "\n".join(
-        [
-            f"Accuracy on test questions (%), mean ± half-width of the 95 % interval, by {sparsity_name(table)}",
-            "",
-            *(_markdown(header, body) if markdown else _aligned(header, body, len(facets) + len(lines))),
-            "",
-            *_notes(summary, most),
-            *gaps,
-        ]
+            body.append((*(Cell(names.value(*key)) for key in keys), *(cells.get(each, Cell("")) for each in points)))
+    rules.add(len(body))
+    for about, value in dense(found.table):
+        blank = [Cell("")] * (len(facets) + len(lines) - 1)
+        number = _number(value, metric.scale)
+        body.append((Cell(f"dense{about}"), *blank, *[Cell(number)] * len(points)))
+    what = found.axis.label.removesuffix(" (%)") if swept != "sparsity" else sparsity_name(found.table)
+    what = what[0].lower() + what[1:]
+    return Table(
+        title=f"{metric.axis} on test questions, mean ± half-width of the 95 % interval, by {what}",
+        header=tuple(header),
+        body=tuple(body),
+        left=len(facets) + len(lines),
+        rules=frozenset(rules - {0, len(body)}),
+        notes=(*_notes(summary, most, found), *found.gaps, *gaps),
     )
+
+
+Place = tuple[tuple[object, ...], tuple[object, ...], Any]
+"""Facet, line and point of the x-axis."""
+
+
+def best(collection: Collection, found: Points, summary: pandas.DataFrame) -> tuple[set[Place], list[str]]:
+    """The cells that are significantly best, and what kept some from being tested.
+
+    A single seed claims nothing, nor do conditions that did not answer the same questions.
+    """
+    if found.metric != ACCURACY or found.pooled:
+        return set(), []
+    swept = found.axis.swept
+    ahead: dict[tuple[Place, Place], float] = {}
+    gaps: dict[str, None] = {}
+    for facet in conditions(summary, found.facets):
+        panel = select(found.table, found.facets, facet)
+        for point, group in panel.groupby(swept):
+            runs = {
+                (facet, line, point): {
+                    key: collection.runs[run]
+                    for key, run in select(group, found.lines, line).set_index(list(REPLICATES))["run"].items()
+                }
+                for line in conditions(group, found.lines)
+            }
+            for first, second in itertools.combinations(runs, 2):
+                shared = [key for key in runs[first] if key in runs[second]]
+                if len(shared) < 2:
+                    continue
+                try:
+                    pairs = replicates([(runs[first][key], runs[second][key]) for key in shared])
+                    found_estimate = estimate(differences(pairs))
+                except AnalysisError as error:
+                    gaps[f"not tested: {error}"] = None
+                    continue
+                if found_estimate is not None:
+                    pair = (first, second) if found_estimate.mean > 0 else (second, first)
+                    ahead[pair] = found_estimate.p
+    adjusted = dict(zip(ahead, holm(list(ahead.values())), strict=True))
+    wins = {pair for pair, p in adjusted.items() if p < 1 - LEVEL}
+    places = {place for pair in ahead for place in pair}
+    found_best = {
+        place
+        for place in places
+        if all((place, other) in wins for other in _column(summary, found, place) if other != place)
+    }
+    return found_best, list(gaps)
+
+
+def _column(summary: pandas.DataFrame, found: Points, place: Place) -> list[Place]:
+    """All cells of the panel at the same point."""
+    facet, _, point = place
+    panel = select(summary, [*found.facets, found.axis.swept], [*facet, point])
+    return [(facet, line, point) for line in conditions(panel, found.lines)]
 
 
 def sparsity_name(table: pandas.DataFrame) -> str:
@@ -58,17 +157,8 @@ def sparsity_name(table: pandas.DataFrame) -> str:
     return f"requested share of {names.units(set(table['structure']))} removed"
 
 
-def order(panel: pandas.DataFrame, lines: list[str]) -> list[tuple[object, ...]]:
-    """The lines of a panel, losses in the order of `names.LOSSES`, then by name."""
-    known = list(names.LOSSES)
-    found = set(panel[lines].itertuples(index=False, name=None))
-    return sorted(
-        found, key=lambda line: (known.index(line[0]) if line[0] in known else len(known), *map(names.rank, line))
-    )
-
-
 def dense(table: pandas.DataFrame) -> list[tuple[str, float]]:
-    """Accuracy before pruning of each dense model, with what tells it from the others."""
+    """The metric before pruning of each dense model, with what tells it from the others."""
     columns = [column for column in ("model", "task", "preparation") if table[column].nunique() > 1]
     measured = table.dropna(subset="dense").drop_duplicates([*columns, "dense"])
     return [
@@ -77,42 +167,132 @@ def dense(table: pandas.DataFrame) -> list[tuple[str, float]]:
     ]
 
 
-def _cell(row: Mapping[Hashable, Any], most: int) -> str:
-    mean, low, high = (100 * row[key] for key in ("mean", "low", "high"))
-    text = f"{mean:.1f} ± {(high - low) / 2:.1f}"
+def _point(swept: str, value: float) -> str:
+    return names.spaced(value) if swept == "sparsity" else f"{value:,g}"
+
+
+def _number(value: float, scale: float) -> str:
+    return f"{scale * value:.1f}" if scale == 100 else f"{scale * value:.4g}"
+
+
+def _text(row: Mapping[Hashable, Any], most: int, scale: float) -> str:
+    text = _number(row["mean"], scale)
+    if row["over"] != "nothing":
+        text += f" ± {_number((row['high'] - row['low']) / 2, scale)}"
     if row["over"] == "questions":
         text += MARK
     return text if row["seeds"] == most else f"{text} (seeds: {row['seeds']})"
 
 
-def _notes(summary: pandas.DataFrame, most: int) -> list[str]:
-    number = summary["questions"]
-    questions = f"{number.min():,}" if number.nunique() == 1 else f"{number.min():,} to {number.max():,}"
-    notes = [f"{most} seed{'s' * (most > 1)} unless a cell says otherwise, {questions} questions."]
+def _notes(summary: pandas.DataFrame, most: int, found: Points) -> list[str]:
+    asked = summary["questions"].dropna()
+    questions = f", {names.span(asked)} questions" if len(asked) else ""
+    notes = [f"{most} seed{'s' * (most > 1)} unless a cell says otherwise{questions}."]
     over = set(summary["over"])
     if "seeds" in over:
-        notes.append("±: interval of the mean over seeds (t quantiles), for these questions.")
+        within = f" within each {found.pooled[0]}" if found.pooled else ""
+        notes.append(f"±: interval of the mean over seeds{within} (t quantiles), for these questions.")
     if "questions" in over:
-        why = "one seed, or seeds that all came to the same accuracy"
+        why = "one seed, or seeds that all came to the same value"
         notes.append(f"{MARK}: interval over the questions (Wilson), since there is no spread over seeds: {why}.")
+    if "nothing" in over:
+        notes.append("No ±: one seed, or seeds that all came to the same value.")
+    if found.metric == ACCURACY and not found.pooled:
+        notes.append(
+            "Bold, in formats that have it: significantly better than every other line of the panel (p < 0.05 after "
+            "Holm over all pairs)."
+        )
     return notes
 
 
-def _aligned(header: list[str], body: list[list[str]], left: int) -> list[str]:
-    widths = [max(len(line[column]) for line in (header, *body)) for column in range(len(header))]
+def _text_form(table: Table) -> str:
+    body = [[cell.text for cell in line] for line in table.body]
+    return "\n".join([table.title, "", *names.aligned(table.header, body, table.left), "", *table.notes])
 
-    def written(line: list[str]) -> str:
-        cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+
+def _markdown_form(table: Table) -> str:
+    def written(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+    body = [written([f"**{cell.text}**" if cell.best else cell.text for cell in line]) for line in table.body]
+    return "\n".join(
+        [table.title, "", written(table.header), "|" + " --- |" * len(table.header), *body, "", *table.notes]
+    )
+
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+"""Character -> how LaTeX writes it."""
+
+
+def latex(text: str) -> str:
+    """Text that LaTeX shows as it is."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+def _latex_form(table: Table) -> str:
+    r"""For `\input`; needs the package booktabs."""
+
+    def written(cells: Sequence[str]) -> str:
+        return " & ".join(cells) + r" \\"
+
+    columns = "l" * table.left + "r" * (len(table.header) - table.left)
+    lines = [f"% {table.title}", *(f"% {note}" for note in table.notes)]
+    lines += [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        written([latex(name) for name in table.header]),
+        r"\midrule",
+    ]
+    for number, line in enumerate(table.body):
+        if number in table.rules:
+            lines.append(r"\midrule")
+        lines.append(written([rf"\textbf{{{latex(cell.text)}}}" if cell.best else latex(cell.text) for cell in line]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _html_form(table: Table) -> str:
+    def row(tag: str, cells: Sequence[str]) -> str:
+        return "<tr>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in cells) + "</tr>"
+
+    def cell(found: Cell) -> str:
+        return f"<b>{html.escape(found.text)}</b>" if found.best else html.escape(found.text)
+
+    return "\n".join(
+        [
+            "<table>",
+            f"<caption>{html.escape(table.title)}</caption>",
+            "<thead>",
+            row("th", [html.escape(name) for name in table.header]),
+            "</thead>",
+            "<tbody>",
+            *(row("td", [cell(each) for each in line]) for line in table.body),
+            "</tbody>",
+            "</table>",
+            *(f"<p>{html.escape(note)}</p>" for note in table.notes),
         ]
-        return "  ".join(cells).rstrip()
-
-    return [written(header), "  ".join("-" * width for width in widths), *map(written, body)]
+    )
 
 
-def _markdown(header: list[str], body: list[list[str]]) -> list[str]:
-    def written(line: list[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
-
-    return [written(header), "|" + " --- |" * len(header), *map(written, body)]
+WRITERS: dict[Format, Callable[[Table], str]] = {
+    "text": _text_form,
+    "markdown": _markdown_form,
+    "latex": _latex_form,
+    "html": _html_form,
+}
+ENDINGS: dict[Format, str] = {"text": "txt", "markdown": "md", "latex": "tex", "html": "html"}

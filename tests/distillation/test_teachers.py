@@ -161,3 +161,11 @@ def test_top_k_keeps_what_it_says_and_reports_what_it_loses(cache: Cache) -> Non
     whole = Cached(keep="top_k", k=1000).build(context(cache, lambda: dense))
     true = torch.log_softmax(forward(dense.model, batch := packed(0, 1)).logits, dim=1)
     torch.testing.assert_close(torch.log_softmax(whole(batch).logits, dim=1), true, rtol=1e-4, atol=1e-4)
+
+
+def test_the_size_of_the_teacher_is_reported_whether_it_is_asked_or_remembered(cache: Cache) -> None:
+    dense = model(Words(97))
+    for teacher in (Dense(), Cached(), Cached(), Cached(keep="top_k"), Cached(keep="top_k")):
+        reported: dict[str, Any] = {}
+        teacher.build(context(cache, lambda: dense, report=reported.update))
+        assert reported["parameters"] == sum(weight.numel() for weight in dense.model.parameters())

@@ -20,10 +20,14 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     entered = weights(model.model)
     generator = torch.Generator().manual_seed(context.config.seed)
     pruner = context.config.pruner
-    pruner.prune(model, context.dense_units(), stage.target_sparsity, PruningContext(generator=generator))
+    dense = context.dense_units()
+    pruner.prune(model, dense, stage.target_sparsity, PruningContext(generator=generator))
     return Outcome(
         fingerprints={"model_in": entered, "units": units(model)},
-        details={"removed": {name: [len(layer) for layer in layers] for name, layers in model.removed.items()}},
+        details={
+            "removed": {name: [len(layer) for layer in layers] for name, layers in model.removed.items()},
+            "dense": {pruner.structure.name: list(dense)},
+        },
     )
 
 

@@ -49,6 +49,7 @@ class OneModel(Teacher):
         from regraft.models.forward import forward
 
         model = self.checked(context).model
+        context.report({"parameters": model.num_parameters()})
 
         def answer(batch: Batch) -> ModelOutputs:
             with torch.no_grad():

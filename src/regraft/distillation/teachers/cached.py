@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,7 @@ from regraft.interfaces import Answers, Batch, ModelOutputs, Teacher, TeacherCon
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 1
+FORMAT = 2
 """Raise when what is kept changes its meaning."""
 KIND = "answers"
 ABOUT = "about.json"
@@ -70,7 +70,7 @@ class Cached(Teacher):
         make = partial(_ask_hidden_states if self.keep == "hidden_states" else _ask_top_k, self, context)
         folder = context.cache.entry(kind, key, make)
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        context.report({"kept": self.keep, **about["error"]})
+        context.report({"kept": self.keep, **about["reported"]})
         return _HiddenStates(folder, about) if self.keep == "hidden_states" else _TopK(folder, about)
 
 
@@ -147,14 +147,15 @@ def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -
     save_file({"hidden_states": torch.cat(states)}, folder / ANSWERS)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}, folder / HEAD)
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    _write(folder, {"spans": spans, "softcap": cap, "error": {}})
+    _write(folder, {"spans": spans, "softcap": cap, "reported": {"parameters": model.num_parameters()}})
 
 
 def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    answers = teacher.teacher.build(context)
+    reported: dict[str, Any] = {}
+    answers = teacher.teacher.build(replace(context, report=reported.update))
     answered: list[dict[str, torch.Tensor]] = []
     spans: dict[str, tuple[int, int]] = {}
     divergence, distance, vocabulary = 0.0, 0.0, 0
@@ -174,8 +175,8 @@ def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> None:
     tensors = {name: torch.cat([each[name] for each in answered]) for name in answered[0]}
     save_file(tensors, folder / ANSWERS)
     reads = len(tensors["log_p"])
-    error = {"top_k_kl": divergence / reads, "top_k_total_variation": distance / reads}
-    _write(folder, {"spans": spans, "vocabulary": vocabulary, "error": error})
+    reported |= {"top_k_kl": divergence / reads, "top_k_total_variation": distance / reads}
+    _write(folder, {"spans": spans, "vocabulary": vocabulary, "reported": reported})
 
 
 def _vocabulary(context: TeacherContext) -> str:

@@ -1,0 +1,91 @@
+"""How far two runs are controlled: do they differ in one factor, or in more?
+
+A difference belongs to the factor only if nothing else differs. The grade says so, from the configs and from the
+fingerprints of what the runs had in hand:
+
+* `same-units`: all else equal, the units removed included (one-shot pruning).
+* `same-rule`: the same procedure, but it removed other units: its scores depend on the recovery before, as in iterative
+  pruning, or the factor is the pruning itself.
+* `not controlled`: more differs, and nothing is said about the factor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from analysis.collect import CHOICES, fingerprints, settings, under
+from regraft.records import Record
+
+GradeName = Literal["same-units", "same-rule", "not controlled"]
+ORDER: tuple[GradeName, ...] = ("same-units", "same-rule", "not controlled")
+"""From the strongest to the weakest."""
+
+MOVES = {
+    "model": ("model_in", "batches"),
+    "preparation": ("model_in",),
+    "task": ("model_in", "batches"),
+    "recovery": ("batches",),
+    "schedule": ("batches",),
+    "pipeline": ("batches",),
+    "sparsity": ("batches",),
+}
+"""Top-level key of a factor -> fingerprints that it decides, so that they may differ with it."""
+
+
+@dataclass(frozen=True)
+class Grade:
+    """How far a pair of runs is controlled; `differing` names what differs besides the factor."""
+
+    name: GradeName
+    differing: tuple[str, ...] = ()
+
+
+def grade(a: Record, b: Record, factor: str) -> Grade:
+    """The grade of two runs that are to differ in `factor` alone.
+
+    Args:
+        a: A finished run.
+        b: Another.
+        factor: A column of the tidy table (`loss`, `criterion`), or a config key (`loss`, `recovery.epochs`).
+
+    Returns:
+        `same-units` if the configs differ in nothing else, the same weights entered pruning, the same units went at
+        each prune stage and each recover stage saw the same batches (a stage that trained on nothing, with
+        `loss=none`, saw none and is passed over); `same-rule` if only the units differ; else `not controlled`.
+    """
+    key = config_key(factor)
+    mine, theirs = settings(a), settings(b)
+    differing = [
+        name
+        for name in sorted(mine.keys() | theirs.keys())
+        if not under(name, key) and (name not in mine or name not in theirs or mine[name] != theirs[name])
+    ]
+    moved = MOVES.get(key.split(".")[0], ())
+    if "model_in" not in moved and _entered(a) != _entered(b):
+        differing.append("the model that entered pruning")
+    batches = fingerprints(a, "recover", "batches"), fingerprints(b, "recover", "batches")
+    if "batches" not in moved and all(batches) and batches[0] != batches[1]:
+        differing.append("the recovery batches")
+    if differing:
+        return Grade("not controlled", tuple(differing))
+    if fingerprints(a, "prune", "units") != fingerprints(b, "prune", "units"):
+        return Grade("same-rule")
+    return Grade("same-units")
+
+
+def config_key(factor: str) -> str:
+    """The dotted config key of a column or key."""
+    if factor in ("train_size", "subset"):
+        return f"task.{factor}"
+    return CHOICES.get(factor, factor).replace("/", ".")
+
+
+def _entered(record: Record) -> str:
+    """What entered pruning; where nothing was removed no weights were hashed, and the key of their making stands in."""
+    for stage in record.stages:
+        if stage.stage == "prune":
+            if entered := stage.fingerprints.get("model_in"):
+                return entered
+            break
+    return record.stages[0].key if record.stages else ""
