@@ -51,7 +51,7 @@ POWER = 0.8
 """Probability with which a study should find what it looks for."""
 MOST_SEEDS, MOST_QUESTIONS = 200, 1_000_000
 """Larger studies are not proposed."""
-NODES = 64
+NODES = 40
 """Points of a quadrature over a chi square."""
 HALVINGS = 32
 """Of the range in which half the width of an interval lies."""
