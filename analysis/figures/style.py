@@ -147,12 +147,12 @@ def looks(columns: Sequence[str], lines: Sequence[tuple[object, ...]]) -> dict[t
         free = [look for look in CYCLE if look not in colours.values()]
         colours |= dict(zip(unknown, free, strict=False))
     if len(colours) < len(firsts) or len(others) > len(DASHES):
-        many, values = (
-            (columns[1], [other[0] for other in others]) if len(others) > len(DASHES) else (columns[0], firsts)
-        )
+        many, values = columns[0], firsts
+        if len(others) > len(DASHES):
+            many, values = columns[1], [other[0] for other in others]
         raise AnalysisError(
-            f"{len(lines)} lines in one figure ({len(firsts)} by {columns[0]}, {len(others)} other conditions) cannot be "
-            f"told apart. Draw fewer at once, for instance with --where {many}={values[0]},{values[-1]}."
+            f"{len(lines)} lines in one figure ({len(firsts)} by {columns[0]}, {len(others)} other conditions) cannot "
+            f"be told apart. Draw fewer at once, for instance with --where {many}={values[0]},{values[-1]}."
         )
     return {line: (*colours[line[0]], DASHES[others.index(line[1:])]) for line in lines}
 
