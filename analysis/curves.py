@@ -143,10 +143,15 @@ def points(
         pool: Columns (`task`) whose values are averaged, all with the same weight, instead of shown.
 
     Raises:
-        AnalysisError: No run has the metric, a column does not exist, or two runs differ in nothing that is known.
+        AnalysisError: No run has the metric, a column does not exist or is given two roles, or two runs differ in
+            nothing that is known.
     """
     asked = [*(facets or ()), *([colour] if colour else ()), *lines, *pool]
     where = axis(x, set(collection.run_table["structure"]))
+    for column in asked:
+        if asked.count(column) > 1 or column == where.swept:
+            roles = "given two roles" if column != where.swept else f"varied along the x-axis {x}"
+            raise AnalysisError(f"{column}: is {roles}. Name each column once in --facet, --colour, --line and --pool.")
     about = collection.conditions([*asked, *([where.swept] if where.swept not in KNOWN else ())])
     rows, gaps = [], []
     for position, run in enumerate(collection.runs):
@@ -176,7 +181,8 @@ def points(
         )
     if not rows:
         raise AnalysisError(
-            "\n".join([*gaps, f"No run has {metric.name} on test questions against {x}. Look for names in collect."])
+            f"No run has {metric.name} on test questions against {x}; the first: {gaps[0]}. `python -m analysis "
+            "collect` lists what was measured, in the column metric."
         )
     numbers = pandas.DataFrame(rows).astype({"dense": float, "dense_x": float, "x": float, "n": "Int64"})
     table = pandas.concat([about.iloc[numbers["run"]].reset_index(drop=True), numbers], axis=1)
@@ -184,10 +190,10 @@ def points(
 
     told = {*pool, where.swept, *EXPLAINS.get(where.name, ())}
     chosen = list(facets) if facets is not None else varying(table, [c for c in FACETS if c not in {*asked, *told}])
-    first = colour or next(column for column in LINES if column not in told and column not in chosen)
+    first = colour or next(column for column in LINES if column not in {*told, *chosen, *lines[1:]})
     others = [*FACETS, *LINES, *(() if where.swept == "sparsity" else ("sparsity",))]
     rest = [column for column in others if column not in {first, *chosen, *lines, *told}]
-    lines = [first, *lines, *(column for column in rest if differ(table, column))]
+    lines = [*dict.fromkeys([first, *lines]), *(column for column in rest if differ(table, column))]
     if pool:
         table, left_out = _whole(table, [*chosen, *lines, where.swept], pool)
         gaps += left_out
@@ -302,9 +308,8 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
     if not whole.any():
         raise AnalysisError(f"--pool {','.join(pool)}: no condition was run on all {most} of them.")
     left = int((~whole).sum())
-    return table[whole], [f"{left:,} runs of conditions that were not run on all {most} {pool[0]}s, left out"] * (
-        left > 0
-    )
+    told = f"{left:,} runs of conditions that were not run on all {most} values of {', '.join(pool)}, left out"
+    return table[whole], [told] * (left > 0)
 
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
