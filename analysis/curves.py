@@ -245,7 +245,13 @@ def summarise(found: Points, by: Sequence[str] | None = None) -> pandas.DataFram
             | {f"{kind}_sparsity": float(group[f"{kind}_sparsity"].mean()) for kind in ("target", "block", "model")}
             | {f"{column}s": len(set(group[column])) for column in found.pooled}
         )
-    return pandas.DataFrame(rows)
+    table = pandas.DataFrame(rows)
+    for column in by:
+        if table[column].isna().any():
+            # whole numbers with gaps would become floats
+            values = [None if names.is_gap(row[column]) else row[column] for row in rows]
+            table[column] = pandas.Series(values, index=table.index, dtype=object)
+    return table
 
 
 def _mean(strata: Sequence[pandas.DataFrame], metric: Metric) -> dict[str, Any]:
@@ -265,12 +271,8 @@ def select(table: pandas.DataFrame, columns: Sequence[str], values: Sequence[obj
     """The lines in which the columns have these values; a gap equals a gap."""
     keep = pandas.Series(True, index=table.index)
     for column, value in zip(columns, values, strict=True):
-        keep &= table[column].isna() if _is_gap(value) else table[column] == value
+        keep &= table[column].isna() if names.is_gap(value) else table[column] == value
     return table[keep]
-
-
-def _is_gap(value: object) -> bool:
-    return value is None or value is pandas.NA or value != value
 
 
 def with_condition(table: pandas.DataFrame, columns: Sequence[str], values: Hashable) -> pandas.DataFrame:
@@ -283,10 +285,14 @@ def with_condition(table: pandas.DataFrame, columns: Sequence[str], values: Hash
 
 
 def conditions(table: pandas.DataFrame, columns: Sequence[str]) -> list[tuple[object, ...]]:
-    """The different values of the columns, in the order in which they are shown: known losses first, then by name."""
+    """The different values of the columns, in the order in which they are shown: known losses first, then by name.
+
+    A gap is None: nan is not equal to itself, and each would be a value of its own.
+    """
     if not columns:
         return [()]
-    found = set(table[list(columns)].itertuples(index=False, name=None))
+    lines = table[list(columns)].itertuples(index=False, name=None)
+    found = {tuple(None if names.is_gap(value) else value for value in line) for line in lines}
     return sorted(found, key=lambda line: tuple(map(names.rank, columns, line)))
 
 

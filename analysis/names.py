@@ -17,10 +17,15 @@ COLUMNS = {
 }
 
 
+def is_gap(choice: object) -> bool:
+    """Whether a run has nothing there: None, NA or nan, which pandas puts in place of one another."""
+    return choice is None or choice is pandas.NA or choice != choice
+
+
 def value(column: str, choice: object) -> str:
     """A choice as a reader knows it; one that is not known here keeps its name."""
     known = {"loss": LOSSES, "criterion": CRITERIA, "schedule": SCHEDULES}.get(column, {})
-    if choice is None or choice is pandas.NA:
+    if is_gap(choice):
         return ""
     if column == "sparsity":
         return spaced(float(str(choice)))

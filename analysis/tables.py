@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pandas
 
 from analysis import names
-from analysis.collect import AnalysisError, Collection
+from analysis.collect import AnalysisError, Collection, Run
 from analysis.comparison import differences, replicates
 from analysis.crossed import estimate
 from analysis.curves import REPLICATES, Points, conditions, select, summarise
@@ -116,7 +116,7 @@ def best(collection: Collection, found: Points, summary: pandas.DataFrame) -> tu
     for facet in conditions(summary, found.facets):
         panel = select(found.table, found.facets, facet)
         for point, group in panel.groupby(swept):
-            runs = {
+            runs: dict[Place, dict[Hashable, Run]] = {
                 (facet, line, point): {
                     key: collection.runs[run]
                     for key, run in select(group, found.lines, line).set_index(list(REPLICATES))["run"].items()
