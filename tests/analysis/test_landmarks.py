@@ -56,10 +56,19 @@ def test_area_is_the_mean_height() -> None:
         ([0.9, 0.7, 0.1], 0.4, 0.75),
         ([0.9, 0.8, 0.1], 0.8, 0.5),
         ([0.9, 0.7, 0.95], 0.8, 0.25),
+        ([0.8, 0.9, 0.1], 0.8, 0.5625),
         ([0.7, 0.9, 0.1], 0.8, -math.inf),
         ([0.9, 0.9, 0.8], 0.8, math.inf),
     ],
-    ids=["first half", "second half", "reached exactly, then left", "rises again", "below at once", "never below"],
+    ids=[
+        "first half",
+        "second half",
+        "reached exactly, then left",
+        "rises again",
+        "begins there",
+        "below at once",
+        "never below",
+    ],
 )
 def test_crossing(curve: list[float], threshold: float, at: float) -> None:
     assert crossing([0.0, 0.5, 1.0], curve, threshold) == pytest.approx(at)
