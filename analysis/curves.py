@@ -314,8 +314,9 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
     if not whole.any():
         raise AnalysisError(f"--pool {','.join(pool)}: no condition was run on all {most} of them.")
     left = int((~whole).sum())
-    told = f"{left:,} runs of conditions that were not run on all {most} values of {', '.join(pool)}, left out"
-    return table[whole], [told] * (left > 0)
+    return table[whole], [f"{left:,} runs of conditions that were not run on all {most} {pool[0]}s, left out"] * (
+        left > 0
+    )
 
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
