@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
 
     def add_roles(to: argparse.ArgumentParser, x: str | None) -> None:
         to.add_argument("--y", default="accuracy", metavar="METRIC", help="metric of the y-axis (default: accuracy)")
+        to.add_argument("--y-better", choices=["lower", "higher"], help="for a metric that is not known here")
         to.add_argument("--x", default=x, metavar="AXIS", help=f"x-axis (default: {x or 'what was varied'})")
         to.add_argument("--facet", nargs="*", metavar="COLUMN", help="columns with panels of their own")
         to.add_argument("--colour", metavar="COLUMN", help="column that colour tells (default: loss)")
@@ -161,6 +162,10 @@ def _read(given: argparse.Namespace) -> Collection:
         column, found, listed = text.partition("=")
         if not (column and found and listed):
             raise AnalysisError(f"--where {text}: must be COLUMN=VALUE[,VALUE], such as loss=ce,kl.")
+        if column in conditions:
+            raise AnalysisError(
+                f"--where {text}: {column} is given twice. Give its values at once: {column}=VALUE,VALUE."
+            )
         conditions[column] = listed.split(",")
     return collect.collect(given.sweeps).where(conditions)
 
@@ -172,7 +177,7 @@ def _output(given: argparse.Namespace, collection: Collection) -> Path:
 def _points(given: argparse.Namespace, collection: Collection) -> curves.Points:
     return curves.points(
         collection,
-        metric(given.y),
+        metric(given.y, given.y_better),
         given.x or curves.main_axis(collection),
         facets=given.facet,
         colour=given.colour,
@@ -201,6 +206,8 @@ def _table(given: argparse.Namespace) -> list[str]:
     collection = _read(given)
     written = tables.of(collection, _points(given, collection)).written(given.format)
     if given.format != "text":
+        # the table alone goes where stdout is sent; what is left out is said all the same
+        sys.stderr.write("\n".join(collection.account()) + "\n")
         return [written]
     return [written, "", *collection.account()]
 
@@ -247,6 +254,8 @@ def _compare(given: argparse.Namespace) -> list[str]:
     collection = _read(given)
     comparisons, alone = comparison.compare(collection, given.factor, given.a, given.b)
     see = given.see / 100
+    if not 0 < see < 1:
+        raise AnalysisError(f"--see {given.see:g}: must be points between 0 and 100, such as 2.")
     needed = [line for each in comparisons if (line := comparison.told_needed(each, see))]
     if needed:
         needed = ["", comparison.told_needed_title(max(each.family[0] for each in comparisons), see), *needed]
@@ -283,9 +292,9 @@ def _report(given: argparse.Namespace) -> list[str]:
 
 def _values(given: argparse.Namespace) -> list[str]:
     collection = _read(given)
-    found = values.values(collection)
+    found, gaps = values.values(collection)
     written = values.write(found, given.output or collection.folders[0])
-    return [f"{len(found):,} values", *collection.account(), *(f"file: {path}" for path in written)]
+    return [f"{len(found):,} values", *gaps, *collection.account(), *(f"file: {path}" for path in written)]
 
 
 if __name__ == "__main__":

@@ -242,7 +242,8 @@ class Collection:
         """`run_table` for grouping, with further columns.
 
         `train_size` is text, `all` where all were taken, since groupby and nunique pass over gaps. `variant` tells
-        only what the columns leave open.
+        only what the columns leave open. Where a run has no such key there is None; lists are text, since groups need
+        values that can be hashed.
 
         Args:
             columns: Columns of `run_table`, or dotted config keys (`recovery.learning_rate`), which become columns.
@@ -254,28 +255,35 @@ class Collection:
         for key in keys:
             if not any(key in run.settings for run in self.runs):
                 raise AnalysisError(
-                    f"{key}: no run has it. Give a column ({', '.join(RUN_COLUMNS)}), a metric, or a dotted config key "
-                    "such as recovery.learning_rate."
+                    f"{key}: no run has it. Give a column ({', '.join(RUN_COLUMNS)}), or a dotted config key such as "
+                    "recovery.learning_rate; for an axis, a metric or a kind of sparsity too."
                 )
         explained = [*keys, *(EXPLAINED[column] for column in columns if column in EXPLAINED)]
         table = self._table(explained) if explained else self.run_table
         sizes = ["all" if run.train_size is None else str(run.train_size) for run in self.runs]
         table = table.assign(train_size=sizes)
         for key in keys:
-            table[key] = [run.settings.get(key) for run in self.runs]
+            found = [run.settings.get(key) for run in self.runs]
+            values = [str(each) if isinstance(each, list | tuple) else each for each in found]
+            # numbers with gaps would become floats with nan, and nan is no value that equals itself
+            table[key] = pandas.Series(values, index=table.index, dtype=object if None in values else None)
         return table
 
     def where(self, conditions: Mapping[str, Sequence[str]]) -> Collection:
         """The runs whose columns have one of the given values, such as `{"loss": ["ce", "kl"]}`.
 
-        Numbers are compared as numbers: `0.50` is `0.5`.
+        Numbers are compared as numbers: `0.50` is `0.5`. `empty` stands for what a run does not have.
 
         Raises:
             AnalysisError: There is no such column or key, or no run is left.
         """
         if not conditions:
             return self
-        table = self.conditions([column for column in conditions])
+        told = " ".join(f"{column}={','.join(values)}" for column, values in conditions.items())
+        try:
+            table = self.conditions(list(conditions))
+        except AnalysisError as error:
+            raise AnalysisError(f"--where {told}: {error}") from None
         keep = pandas.Series(True, index=table.index)
         for column, values in conditions.items():
             known = table[column].map(_plain)
@@ -284,11 +292,11 @@ class Collection:
                 asked, there = (", ".join(sorted(map(str, each))) for each in (missing, set(known)))
                 raise AnalysisError(f"--where {column}={asked}: no finished run has it; there are {there}.")
             keep &= known.isin(wanted)
-        told = " ".join(f"{column}={','.join(values)}" for column, values in conditions.items())
         runs = tuple(run for run, kept in zip(self.runs, keep, strict=True) if kept)
         if not runs:
             raise AnalysisError(f"--where {told}: no finished run has all of it.")
-        return replace(self, runs=runs, filtered=(told, len(self.runs) - len(runs)))
+        before, number = self.filtered or ("", 0)
+        return replace(self, runs=runs, filtered=(f"{before} {told}".strip(), number + len(self.runs) - len(runs)))
 
     def table(self) -> pandas.DataFrame:
         """One line for each row of each finished run, with the columns of `COLUMNS`."""
@@ -348,7 +356,7 @@ def collect(folders: Sequence[Path | str]) -> Collection:
             try:
                 record = Record.load(folder)
                 run = Run(record, folder)
-                _ = run.seed, run.sparsity, run.train_size
+                _ = run.seed, run.sparsity, run.train_size, run.subset
             except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
                 left_out["unreadable"].append((folder, _told(error, folder)))
                 continue
@@ -418,10 +426,11 @@ def _leaves(value: Any, key: str) -> Iterable[tuple[str, Any]]:
 
 def _plain(value: object) -> str | float:
     """For comparing what was written with what was recorded."""
+    text = "" if value is None or value is pandas.NA else str(value)
     try:
-        return round(float(str(value)), DIGITS)
+        return round(float(text), DIGITS)
     except ValueError:
-        return str(value)
+        return text or "empty"
 
 
 def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:

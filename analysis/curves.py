@@ -143,10 +143,15 @@ def points(
         pool: Columns (`task`) whose values are averaged, all with the same weight, instead of shown.
 
     Raises:
-        AnalysisError: No run has the metric, a column does not exist, or two runs differ in nothing that is known.
+        AnalysisError: No run has the metric, a column does not exist or is given two roles, or two runs differ in
+            nothing that is known.
     """
     asked = [*(facets or ()), *([colour] if colour else ()), *lines, *pool]
     where = axis(x, set(collection.run_table["structure"]))
+    for column in asked:
+        if asked.count(column) > 1 or column == where.swept:
+            roles = "given two roles" if column != where.swept else f"varied along the x-axis {x}"
+            raise AnalysisError(f"{column}: is {roles}. Name each column once in --facet, --colour, --line and --pool.")
     about = collection.conditions([*asked, *([where.swept] if where.swept not in KNOWN else ())])
     rows, gaps = [], []
     for position, run in enumerate(collection.runs):
@@ -176,7 +181,8 @@ def points(
         )
     if not rows:
         raise AnalysisError(
-            "\n".join([*gaps, f"No run has {metric.name} on test questions against {x}. Look for names in collect."])
+            f"No run has {metric.name} on test questions against {x}; the first: {gaps[0]}. `python -m analysis "
+            "collect` lists what was measured, in the column metric."
         )
     numbers = pandas.DataFrame(rows).astype({"dense": float, "dense_x": float, "x": float, "n": "Int64"})
     table = pandas.concat([about.iloc[numbers["run"]].reset_index(drop=True), numbers], axis=1)
@@ -184,10 +190,10 @@ def points(
 
     told = {*pool, where.swept, *EXPLAINS.get(where.name, ())}
     chosen = list(facets) if facets is not None else varying(table, [c for c in FACETS if c not in {*asked, *told}])
-    first = colour or next(column for column in LINES if column not in told and column not in chosen)
+    first = colour or next(column for column in LINES if column not in {*told, *chosen, *lines[1:]})
     others = [*FACETS, *LINES, *(() if where.swept == "sparsity" else ("sparsity",))]
     rest = [column for column in others if column not in {first, *chosen, *lines, *told}]
-    lines = [first, *lines, *(column for column in rest if differ(table, column))]
+    lines = [*dict.fromkeys([first, *lines]), *(column for column in rest if differ(table, column))]
     if pool:
         table, left_out = _whole(table, [*chosen, *lines, where.swept], pool)
         gaps += left_out
@@ -246,7 +252,13 @@ def summarise(found: Points, by: Sequence[str] | None = None) -> pandas.DataFram
             | {f"{kind}_sparsity": float(group[f"{kind}_sparsity"].mean()) for kind in ("target", "block", "model")}
             | {f"{column}s": len(set(group[column])) for column in found.pooled}
         )
-    return pandas.DataFrame(rows)
+    table = pandas.DataFrame(rows)
+    for column in by:
+        if table[column].isna().any():
+            # whole numbers with gaps would become floats
+            values = [None if names.is_gap(row[column]) else row[column] for row in rows]
+            table[column] = pandas.Series(values, index=table.index, dtype=object)
+    return table
 
 
 def _mean(strata: Sequence[pandas.DataFrame], metric: Metric) -> dict[str, Any]:
@@ -266,12 +278,8 @@ def select(table: pandas.DataFrame, columns: Sequence[str], values: Sequence[obj
     """The lines in which the columns have these values; a gap equals a gap."""
     keep = pandas.Series(True, index=table.index)
     for column, value in zip(columns, values, strict=True):
-        keep &= table[column].isna() if _is_gap(value) else table[column] == value
+        keep &= table[column].isna() if names.is_gap(value) else table[column] == value
     return table[keep]
-
-
-def _is_gap(value: object) -> bool:
-    return value is None or value is pandas.NA or value != value
 
 
 def with_condition(table: pandas.DataFrame, columns: Sequence[str], values: Hashable) -> pandas.DataFrame:
@@ -284,10 +292,14 @@ def with_condition(table: pandas.DataFrame, columns: Sequence[str], values: Hash
 
 
 def conditions(table: pandas.DataFrame, columns: Sequence[str]) -> list[tuple[object, ...]]:
-    """The different values of the columns, in the order in which they are shown: known losses first, then by name."""
+    """The different values of the columns, in the order in which they are shown: known losses first, then by name.
+
+    A gap is None: nan is not equal to itself, and each would be a value of its own.
+    """
     if not columns:
         return [()]
-    found = set(table[list(columns)].itertuples(index=False, name=None))
+    lines = table[list(columns)].itertuples(index=False, name=None)
+    found = {tuple(None if names.is_gap(value) else value for value in line) for line in lines}
     return sorted(found, key=lambda line: tuple(map(names.rank, columns, line)))
 
 

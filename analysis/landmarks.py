@@ -1,7 +1,7 @@
 """Numbers that sum an accuracy-against-sparsity curve up: its area, how much can go, and where it falls off.
 
 Each is computed for the curve of every seed, and averaged over seeds with a t interval. A seed that lacks a sparsity
-has no whole curve and is left out.
+has no whole curve; it is left out, and named.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas
 
 from analysis import names
 from analysis.collect import AnalysisError
-from analysis.curves import REPLICATES, Points
+from analysis.curves import REPLICATES, Points, conditions, explained, select
 from analysis.statistics import t_interval
 
 KEPT = 0.95
@@ -63,51 +63,83 @@ def falls(sparsities: Sequence[float], values: Sequence[float]) -> np.ndarray:
     return -np.diff(np.asarray(values, dtype=float)) / np.diff(np.asarray(sparsities, dtype=float))
 
 
-def landmarks(found: Points, kept: float = KEPT) -> pandas.DataFrame:
+def landmarks(found: Points, kept: float = KEPT) -> tuple[pandas.DataFrame, list[str]]:
     """One line for each condition of `found`, whose x-axis must be a sparsity.
 
-    Returns:
-        A table with the columns of the conditions and
+    Args:
+        found: The points.
+        kept: Share of the dense model's value that is to be kept.
 
-        * `seeds`: number of different curves;
+    Returns:
+        A table with the columns of the conditions and those below; then a line for each condition of which no curve, or
+        not that of every seed, is known.
+
+        * `seeds`: number of different curves, `left_out`: number of seeds that lack a sparsity;
         * `area`, `area_low`, `area_high`: the mean of the metric over sparsity, between `from` and `to`;
         * `kept`, `kept_low`, `kept_high`: the sparsity at which the share `kept` of the dense model's value is left;
-          inf if no seed fell below it, -inf if all began below. Where only some do, the mean is nan and
-          `kept_beyond` counts those that never fell, `kept_before` those that began below;
+          inf if no seed fell below it, -inf if all began below, nan if only some do or the dense model was not
+          measured; `kept_beyond` counts those that never fell, `kept_before` those that began below;
         * `cliff_from`, `cliff_to`: the two neighbouring sparsities between which the mean curve falls most steeply,
           `cliff`, `cliff_low`, `cliff_high`: how steeply, in points of the metric per point of sparsity, and
           `cliff_seeds`: the number of seeds whose own curve falls most steeply there.
 
     Raises:
-        AnalysisError: The axis is none of sparsity, or no condition has two sparsities.
+        AnalysisError: The axis is none of sparsity, tasks are pooled, lower values of the metric are better, `kept` is
+            no share, or no condition has a seed with two sparsities.
     """
     if found.axis.swept != "sparsity":
         raise AnalysisError(f"--x {found.axis.name}: landmarks are those of a curve against sparsity.")
+    if found.pooled:
+        raise AnalysisError(f"--pool {','.join(found.pooled)}: landmarks are those of the curves themselves.")
+    if not found.metric.higher:
+        raise AnalysisError(f"--y {found.metric.name}: landmarks are those of a curve that falls; take accuracy.")
+    if not 0 < kept <= 1:
+        raise AnalysisError(f"--kept {kept:g}: must be a share of the dense accuracy above 0, at most 1, such as 0.95.")
     by = [*found.facets, *found.lines]
-    lines = []
-    for key, group in found.table.groupby(by, dropna=False):
+    lines, gaps = [], []
+    for key in conditions(found.table, by):
+        group = select(found.table, by, key)
+        condition = dict(zip(by, key, strict=True))
+        name = explained(condition, by)
         sparsities = sorted(set(group["sparsity"]))
         if len(sparsities) < 2:
+            gaps.append(f"{name}: run at one sparsity, so it has no curve to sum up")
             continue
-        wide = group.pivot_table(index=list(REPLICATES), columns="sparsity", values="value", dropna=False)
-        curves = np.unique(wide.dropna(how="any").to_numpy(), axis=0)
+        curves, lacking = _curves(group, len(sparsities))
+        if lacking:
+            seeds = len(lacking) + len(curves)
+            gaps.append(f"{name}: {len(lacking)} of {seeds} seeds lack a sparsity, left out: {'; '.join(lacking)}")
         if not len(curves):
             continue
-        condition = dict(zip(by, key, strict=True))
-        dense = group["dense"].dropna()
         lines.append(
             condition
-            | {"seeds": len(curves), "from": sparsities[0], "to": sparsities[-1]}
+            | {"seeds": len(curves), "left_out": len(lacking), "from": sparsities[0], "to": sparsities[-1]}
             | _told("area", Landmark.of([area(sparsities, curve) for curve in curves]))
-            | (_kept(sparsities, curves, kept * float(dense.mean())) if len(dense) else {})
+            | _kept(sparsities, curves, kept * float(group["dense"].mean()))
             | _cliff(sparsities, curves)
         )
     if not lines:
-        raise AnalysisError("no condition was run at two sparsities, so there is no curve to sum up.")
-    return pandas.DataFrame(lines)
+        raise AnalysisError("\n".join([*gaps, "No seed of any condition was run at two sparsities or more."]))
+    return pandas.DataFrame(lines), gaps
+
+
+def _curves(group: pandas.DataFrame, points: int) -> tuple[np.ndarray, list[str]]:
+    """(curves, sparsities) of the seeds that have all points, each model once, and the names of those that lack one."""
+    found: dict[tuple[str, ...], pandas.Series[float]] = {}
+    lacking = []
+    for key, runs in group.groupby(list(REPLICATES), dropna=False):
+        runs = runs.sort_values("sparsity")
+        if len(runs) < points:
+            lacking.append(names.title(REPLICATES, key))
+        else:
+            found.setdefault(tuple(runs["work"]), runs["value"])
+    return np.array([curve.to_numpy() for curve in found.values()]), lacking
 
 
 def _kept(sparsities: Sequence[float], curves: np.ndarray, threshold: float) -> dict[str, float]:
+    """`threshold` is nan where the dense model was not measured."""
+    if math.isnan(threshold):
+        return dict.fromkeys(("kept", "kept_low", "kept_high"), math.nan) | {"kept_beyond": 0, "kept_before": 0}
     found = [crossing(sparsities, curve, threshold) for curve in curves]
     beyond, before = found.count(math.inf), found.count(-math.inf)
     if beyond == len(found) or before == len(found):
@@ -136,10 +168,13 @@ def _told(name: str, landmark: Landmark) -> dict[str, float]:
 
 def told(found: Points, kept: float = KEPT) -> list[str]:
     """`landmarks` as aligned columns for people."""
-    table = landmarks(found, kept)
+    table, gaps = landmarks(found, kept)
     by = [*found.facets, *found.lines]
+    ranges = [" to ".join(names.spaced(row[end]) for end in ("from", "to")) for row in table.to_dict("records")]
+    alike = len(set(ranges)) == 1
     header = [
         *(names.COLUMNS.get(column, column) for column in by),
+        *(() if alike else ("range",)),
         "area",
         f"{100 * kept:g} % kept at",
         "cliff",
@@ -148,26 +183,28 @@ def told(found: Points, kept: float = KEPT) -> list[str]:
     body = [
         [
             *(names.value(column, row[column]) for column in by),
-            _spread(row, "area"),
+            *(() if alike else (swept,)),
+            _spread(row, "area", found.metric.scale),
             _kept_told(row),
             " to ".join(names.spaced(row[f"cliff_{end}"]) for end in ("from", "to"))
             + f" ({row['cliff_seeds']} of {row['seeds']})",
             _spread(row, "cliff", 1.0),
         ]
-        for row in table.to_dict("records")
+        for swept, row in zip(ranges, table.to_dict("records"), strict=True)
     ]
-    ends = f"{names.spaced(table['from'].min())} and {names.spaced(table['to'].max())}"
+    over = f"sparsities from {ranges[0]}" if alike else "the range of sparsities, which is not the same for all lines"
     return [
         *names.aligned(header, body, len(by)),
         "",
-        f"area: mean accuracy (%) between {ends} removed. kept at: the requested sparsity (%) at which {100 * kept:g} "
-        "% of the dense accuracy is left.",
+        f"area: mean of the {found.metric.axis.lower()} over {over}. kept at: the requested sparsity (%) at which "
+        f"{100 * kept:g} % of the dense model's is left.",
         "cliff: where the mean curve falls most steeply (seeds that agree); falls: in points per point of sparsity. "
         "± and brackets: 95 % over seeds (t).",
+        *gaps,
     ]
 
 
-def _spread(row: Mapping[Hashable, Any], name: str, scale: float = 100.0) -> str:
+def _spread(row: Mapping[Hashable, Any], name: str, scale: float) -> str:
     digits = 1 if scale == 100 else 2
     text = f"{scale * row[name]:.{digits}f}"
     if math.isnan(row[f"{name}_low"]):
@@ -176,9 +213,9 @@ def _spread(row: Mapping[Hashable, Any], name: str, scale: float = 100.0) -> str
 
 
 def _kept_told(row: Mapping[Hashable, Any]) -> str:
-    if "kept" not in row or (math.isnan(row["kept"]) and not row["kept_beyond"] and not row["kept_before"]):
-        return "no dense accuracy"
     if math.isnan(row["kept"]):
+        if not row["kept_beyond"] and not row["kept_before"]:
+            return "dense not measured"
         beyond = f"{row['kept_beyond']:g} of {row['seeds']} never fall below" if row["kept_beyond"] else ""
         before = f"{row['kept_before']:g} of {row['seeds']} begin below" if row["kept_before"] else ""
         return ", ".join(filter(None, [beyond, before]))

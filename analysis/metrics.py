@@ -41,10 +41,13 @@ class Metric:
 
     def told(self, value: float) -> str:
         """A value with its unit, as people read it."""
+        return f"{self.number(value)} {'%' if self.share else self.unit}".strip()
+
+    def number(self, value: float) -> str:
+        """A value without its unit."""
         if self.share:
-            return f"{100 * value:.1f} %"
-        number = f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
-        return f"{number} {self.unit}".strip()
+            return f"{100 * value:.1f}"
+        return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def _share_of_questions(name: str, label: str) -> Metric:
@@ -94,6 +97,7 @@ def metric(name: str, better: Literal["lower", "higher"] | None = None) -> Metri
         return replace(known or Metric(name=name, label=name, higher=True), higher=better == "higher")
     if known is None:
         raise AnalysisError(
-            f"{name}: which values are better is known of {', '.join(KNOWN)}. Say it with --x-better or --y-better."
+            f"{name}: is no metric that is known here; known are {', '.join(KNOWN)}. Of another one in the records say "
+            "which values are better: --y-better lower (or --x-better, on the x-axis of pareto)."
         )
     return known

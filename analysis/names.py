@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import pandas
+
 LOSSES = {"none": "none", "ce": "CE", "kl": "KL", "ce_kl": "CE + KL", "pseudo_label": "pseudo-label CE"}
 CRITERIA = {"l1": "L1", "l2": "L2", "random": "random"}
 SCHEDULES = {"one_shot": "one-shot"}
@@ -15,9 +17,16 @@ COLUMNS = {
 }
 
 
+def is_gap(choice: object) -> bool:
+    """Whether a run has nothing there: None, NA or nan, which pandas puts in place of one another."""
+    return choice is None or choice is pandas.NA or choice != choice
+
+
 def value(column: str, choice: object) -> str:
     """A choice as a reader knows it; one that is not known here keeps its name."""
     known = {"loss": LOSSES, "criterion": CRITERIA, "schedule": SCHEDULES}.get(column, {})
+    if is_gap(choice):
+        return ""
     if column == "sparsity":
         return spaced(float(str(choice)))
     return known.get(str(choice), str(choice))
@@ -58,7 +67,7 @@ def label(columns: Sequence[str], choices: Sequence[object]) -> str:
     first, *others = (
         value(column, choice) if not position else f"{COLUMNS.get(column, column)} {value(column, choice)}"
         for position, (column, choice) in enumerate(zip(columns, choices, strict=True))
-        if not position or str(choice)
+        if not position or value(column, choice)
     )
     return ", ".join([first, *others]).replace(", variant ", ", ")
 
@@ -80,13 +89,18 @@ def title(columns: Sequence[str], values: Sequence[object]) -> str:
     return ", ".join(
         f"{COLUMNS.get(column, column)} {value(column, each)}"
         for column, each in zip(columns, values, strict=True)
-        if str(each)
+        if value(column, each)
     )
 
 
 def heading(column: str) -> str:
     """Of a legend whose first words are values of this column."""
     return {"loss": "Recovery loss"}.get(column, f"{COLUMNS.get(column, column)}".capitalize())
+
+
+def point(swept: str, number: float) -> str:
+    """A point of the x-axis: `50 %`, `1,221`, `0.0005`."""
+    return spaced(number) if swept == "sparsity" else f"{number:,.12g}"
 
 
 def span(numbers: Iterable[int]) -> str:

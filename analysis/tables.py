@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,11 +12,11 @@ from typing import Any, Literal
 import pandas
 
 from analysis import names
-from analysis.collect import AnalysisError, Collection
+from analysis.collect import AnalysisError, Collection, Run
 from analysis.comparison import differences, replicates
 from analysis.crossed import estimate
 from analysis.curves import REPLICATES, Points, conditions, select, summarise
-from analysis.metrics import ACCURACY
+from analysis.metrics import ACCURACY, Metric
 from analysis.statistics import LEVEL, holm
 
 Format = Literal["text", "markdown", "latex", "html"]
@@ -65,7 +66,7 @@ def of(collection: Collection, found: Points) -> Table:
     points = sorted(summary[swept].unique())
     header = [
         *(names.COLUMNS.get(column, column) for column in (*facets, *lines)),
-        *(_point(swept, each) for each in points),
+        *(names.point(swept, each) for each in points),
     ]
     body: list[tuple[Cell, ...]] = []
     rules = set()
@@ -75,7 +76,7 @@ def of(collection: Collection, found: Points) -> Table:
         for line in conditions(panel, lines):
             chosen = select(panel, lines, line)
             cells = {
-                row[swept]: Cell(_text(row, most, metric.scale), (facet, line, row[swept]) in bold)
+                row[swept]: Cell(_text(row, most, metric), (facet, line, row[swept]) in bold)
                 for row in chosen.to_dict("records")
             }
             keys = zip((*facets, *lines), (*facet, *line), strict=True)
@@ -83,8 +84,8 @@ def of(collection: Collection, found: Points) -> Table:
     rules.add(len(body))
     for about, value in dense(found.table):
         blank = [Cell("")] * (len(facets) + len(lines) - 1)
-        number = _number(value, metric.scale)
-        body.append((Cell(f"dense{about}"), *blank, *[Cell(number)] * len(points)))
+        told = " ".join(["dense", *about])
+        body.append((Cell(told), *blank, *[Cell(metric.number(value))] * len(points)))
     what = found.axis.label.removesuffix(" (%)") if swept != "sparsity" else sparsity_name(found.table)
     what = what[0].lower() + what[1:]
     return Table(
@@ -110,11 +111,12 @@ def best(collection: Collection, found: Points, summary: pandas.DataFrame) -> tu
         return set(), []
     swept = found.axis.swept
     ahead: dict[tuple[Place, Place], float] = {}
-    gaps: dict[str, None] = {}
+    untested: dict[str, tuple[list[str], str]] = {}
+    most = int(summary["seeds"].max())
     for facet in conditions(summary, found.facets):
         panel = select(found.table, found.facets, facet)
         for point, group in panel.groupby(swept):
-            runs = {
+            runs: dict[Place, dict[Hashable, Run]] = {
                 (facet, line, point): {
                     key: collection.runs[run]
                     for key, run in select(group, found.lines, line).set_index(list(REPLICATES))["run"].items()
@@ -123,13 +125,14 @@ def best(collection: Collection, found: Points, summary: pandas.DataFrame) -> tu
             }
             for first, second in itertools.combinations(runs, 2):
                 shared = [key for key in runs[first] if key in runs[second]]
-                if len(shared) < 2:
-                    continue
                 try:
+                    if len(shared) < 2:
+                        raise AnalysisError("they have fewer than two seeds in common.")
                     pairs = replicates([(runs[first][key], runs[second][key]) for key in shared])
                     found_estimate = estimate(differences(pairs))
                 except AnalysisError as error:
-                    gaps[f"not tested: {error}"] = None
+                    at, _ = untested.setdefault(_named(found, first, second), ([], str(error)))
+                    at.append(names.point(swept, first[2]))
                     continue
                 if found_estimate is not None:
                     pair = (first, second) if found_estimate.mean > 0 else (second, first)
@@ -142,7 +145,19 @@ def best(collection: Collection, found: Points, summary: pandas.DataFrame) -> tu
         for place in places
         if all((place, other) in wins for other in _column(summary, found, place) if other != place)
     }
-    return found_best, list(gaps)
+    gaps = [
+        f"{pair}: not tested at {', '.join(at)}, so neither can be bold there: {why}"
+        for pair, (at, why) in untested.items()
+        if most > 1
+    ]
+    return found_best, gaps
+
+
+def _named(found: Points, first: Place, second: Place) -> str:
+    """Two lines of a panel in words."""
+    panel = names.title(found.facets, first[0])
+    lines = " and ".join(names.label(found.lines, line) for _, line, _ in (first, second))
+    return f"{panel}: {lines}" if panel else lines
 
 
 def _column(summary: pandas.DataFrame, found: Points, place: Place) -> list[Place]:
@@ -157,28 +172,21 @@ def sparsity_name(table: pandas.DataFrame) -> str:
     return f"requested share of {names.units(set(table['structure']))} removed"
 
 
-def dense(table: pandas.DataFrame) -> list[tuple[str, float]]:
-    """The metric before pruning of each dense model, with what tells it from the others."""
+def dense(table: pandas.DataFrame) -> list[tuple[tuple[str, ...], float]]:
+    """The metric before pruning of each dense model, with what tells it from the others; a mean over seeds."""
     columns = [column for column in ("model", "task", "preparation") if table[column].nunique() > 1]
-    measured = table.dropna(subset="dense").drop_duplicates([*columns, "dense"])
+    measured = table.dropna(subset="dense").drop_duplicates([*columns, *REPLICATES, "dense"])
     return [
-        (" " + " ".join(str(row[column]) for column in columns) if columns else "", float(row["dense"]))
-        for row in measured.to_dict("records")
+        (tuple(map(str, key)), float(select(measured, columns, key)["dense"].mean()))
+        for key in conditions(measured, columns)
+        if len(measured)
     ]
 
 
-def _point(swept: str, value: float) -> str:
-    return names.spaced(value) if swept == "sparsity" else f"{value:,g}"
-
-
-def _number(value: float, scale: float) -> str:
-    return f"{scale * value:.1f}" if scale == 100 else f"{scale * value:.4g}"
-
-
-def _text(row: Mapping[Hashable, Any], most: int, scale: float) -> str:
-    text = _number(row["mean"], scale)
+def _text(row: Mapping[Hashable, Any], most: int, metric: Metric) -> str:
+    text = metric.number(row["mean"])
     if row["over"] != "nothing":
-        text += f" ± {_number((row['high'] - row['low']) / 2, scale)}"
+        text += f" ± {metric.number((row['high'] - row['low']) / 2)}"
     if row["over"] == "questions":
         text += MARK
     return text if row["seeds"] == most else f"{text} (seeds: {row['seeds']})"
@@ -212,12 +220,29 @@ def _text_form(table: Table) -> str:
 
 def _markdown_form(table: Table) -> str:
     def written(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        return "| " + " | ".join(cells) + " |"
 
-    body = [written([f"**{cell.text}**" if cell.best else cell.text for cell in line]) for line in table.body]
+    body = [
+        written([f"**{markdown(cell.text)}**" if cell.best else markdown(cell.text) for cell in line])
+        for line in table.body
+    ]
+    alignments = ["---"] * table.left + ["---:"] * (len(table.header) - table.left)
     return "\n".join(
-        [table.title, "", written(table.header), "|" + " --- |" * len(table.header), *body, "", *table.notes]
+        [
+            markdown(table.title),
+            "",
+            written([markdown(name) for name in table.header]),
+            written(alignments),
+            *body,
+            "",
+            *(f"- {markdown(note)}" for note in table.notes),
+        ]
     )
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also inside a table."""
+    return re.sub(r"([\\`*_|<>\[\]~&#])", r"\\\1", " ".join(text.split()))
 
 
 LATEX = {
@@ -236,12 +261,16 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "[": "{[}",
+    "]": "{]}",
+    "*": "{*}",
 }
-"""Character -> how LaTeX writes it."""
+r"""Character -> how LaTeX writes it. A bracket or star at the start of a line would be taken for an option of `\\`."""
 
 
 def latex(text: str) -> str:
-    """Text that LaTeX shows as it is."""
+    """Text that LaTeX shows as it is; a hyphen before a number becomes a minus sign."""
+    text = re.sub(r"(?<![\w)])-(?=\d)", "−", text)
     return "".join(LATEX.get(character, character) for character in text)
 
 
@@ -252,7 +281,7 @@ def _latex_form(table: Table) -> str:
         return " & ".join(cells) + r" \\"
 
     columns = "l" * table.left + "r" * (len(table.header) - table.left)
-    lines = [f"% {table.title}", *(f"% {note}" for note in table.notes)]
+    lines = [f"% {' '.join(text.split())}" for text in (table.title, *table.notes)]
     lines += [
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",

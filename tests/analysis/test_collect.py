@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas
 import pytest
 import sweeps
 
 from analysis.collect import COLUMNS, AnalysisError, collect, write
-from regraft.records import RECORD
+from regraft.records import PREDICTIONS, RECORD, Record
 
 
 def test_one_line_for_each_row(tmp_path: Path) -> None:
@@ -39,7 +41,7 @@ def test_one_line_for_each_row(tmp_path: Path) -> None:
 def test_files_hold_the_table(tmp_path: Path) -> None:
     study = sweeps.grid(tmp_path / "study", sparsities=(0.5,), seeds=(0,))
     collection = collect([study])
-    parquet, csv = write(collection)
+    parquet, csv = write(collection, study)
     assert (parquet, csv) == (study / "results.parquet", study / "results.csv")
     pandas.testing.assert_frame_equal(pandas.read_parquet(parquet), collection.table())
     assert list(pandas.read_csv(csv).columns) == list(COLUMNS)
@@ -109,3 +111,145 @@ def test_no_folder_empty_folder_and_folder_of_a_run(tmp_path: Path) -> None:
     folder = sweeps.save(sweeps.record(), tmp_path)
     with pytest.raises(AnalysisError, match="folder of one run"):
         collect([folder])
+
+
+def with_config(made: Record, group: str, **settings: Any) -> Record:
+    """The record with further settings; each needs an id of its own."""
+    config = made.config | {group: made.config[group] | settings}
+    return replace(made, config=config, run_id=sweeps.digest(config))
+
+
+def test_where_chooses_runs_by_columns_and_keys(tmp_path: Path) -> None:
+    study = sweeps.grid(tmp_path / "study", sparsities=(0.1 + 0.2, 0.5), seeds=(0, 1), questions=20)
+    collection = collect([study])
+    chosen = collection.where({"loss": ["ce", "kl"], "sparsity": ["0.30"], "recovery.lr": ["1e-3"]})
+    assert {(run.choice("loss"), run.sparsity) for run in chosen.runs} == {("ce", 0.3), ("kl", 0.3)}
+    assert len(chosen.runs) == 8
+    assert set(chosen.run_table["loss"]) == {"ce", "kl"}
+    told = chosen.account()
+    assert told[0].startswith("8 finished runs")
+    assert told[1] == "16 more that --where loss=ce,kl sparsity=0.30 recovery.lr=1e-3 leaves out"
+    assert len(collection.runs) == 24 and not collection.filtered
+    assert collection.where({}) is collection
+
+
+def test_where_after_where_counts_all_that_is_left_out(tmp_path: Path) -> None:
+    study = sweeps.grid(tmp_path / "study", sparsities=(0.5,), seeds=(0, 1), questions=20)
+    chosen = collect([study]).where({"loss": ["kl"]}).where({"criterion": ["l2"]})
+    assert len(chosen.runs) == 2
+    assert "10 more that --where loss=kl criterion=l2 leaves out" in chosen.account()
+
+
+def test_where_all_questions_and_what_a_run_does_not_have(tmp_path: Path) -> None:
+    for size, settings in ((None, {}), (50, {"temperature": 2.0})):
+        sweeps.save(sweeps.record(train_size=size, loss_settings=settings), tmp_path, with_predictions=False)
+    collection = collect([tmp_path])
+    for condition in ({"train_size": ["all"]}, {"loss.temperature": ["empty"]}):
+        (run,) = collection.where(condition).runs
+        assert run.train_size is None
+    (run,) = collection.where({"train_size": ["50"], "loss.temperature": ["2"]}).runs
+    assert run.train_size == 50
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (
+            {"colour": ["red"]},
+            r"--where colour=red: colour: no run has it\. Give a column \(run_id, .*dotted config key",
+        ),
+        ({"loss": ["kl", "mse"]}, r"--where loss=mse: no finished run has it; there are ce, kl, none\."),
+        ({"sparsity": ["0.4"]}, r"--where sparsity=0\.4: no finished run has it; there are 0\.5, 0\.8\."),
+        ({"teacher_parameters": ["7"]}, r"--where teacher_parameters=7.*; there are empty\."),
+        ({"loss": ["none"], "task.extra": ["1"]}, r"--where loss=none task\.extra=1: no finished run has all of it\."),
+    ],
+)
+def test_where_that_leaves_nothing(tmp_path: Path, conditions: dict[str, list[str]], message: str) -> None:
+    study = sweeps.grid(tmp_path / "study", losses=("none", "ce"), sparsities=(0.5, 0.8), seeds=(0,), questions=20)
+    sweeps.save(with_config(sweeps.record(), "task", extra=1), study, with_predictions=False)
+    with pytest.raises(AnalysisError, match=message):
+        collect([study]).where(conditions)
+
+
+def test_conditions_are_values_that_can_be_grouped(tmp_path: Path) -> None:
+    made = sweeps.record()
+    sweeps.save(with_config(made, "pruner", layers=[1, 2], width=4), tmp_path, with_predictions=False)
+    sweeps.save(with_config(made, "pruner", layers=[1, 3], width=8), tmp_path, with_predictions=False)
+    sweeps.save(with_config(made, "recovery", steps=5), tmp_path, with_predictions=False)
+    collection = collect([tmp_path])
+    table = collection.conditions(["pruner.layers", "pruner.width", "recovery.steps"])
+    lines = set(table[["pruner.layers", "pruner.width", "recovery.steps"]].itertuples(index=False, name=None))
+    assert lines == {("[1, 2]", 4, None), ("[1, 3]", 8, None), (None, None, 5)}
+    # what has a column of its own is no longer told by variant
+    assert set(table["variant"]) == {""}
+    assert any("pruner.width=4" in variant for variant in collection.conditions()["variant"])
+    assert list(collection.conditions()["train_size"]) == ["all"] * 3
+
+
+def test_right_goes_by_id_and_tells_questions_apart(tmp_path: Path) -> None:
+    right = np.arange(20) % 3 == 0
+    folder = sweeps.save(sweeps.record(questions=20), tmp_path, right)
+    table = pandas.read_parquet(folder / PREDICTIONS)
+    table.sample(frac=1, random_state=0).to_parquet(folder / PREDICTIONS)
+    (run,) = collect([tmp_path]).runs
+    assert run.right.tolist() == right.tolist()
+    assert [name for name, _ in run.right.index] == [f"q{number:05}" for number in range(20)]
+    other = sweeps.save(sweeps.record(questions=20, seed=1), tmp_path, right)
+    table = pandas.read_parquet(other / PREDICTIONS)
+    table.assign(gold=(table["gold"] + 1) % 5).to_parquet(other / PREDICTIONS)
+    first, second = (next(run for run in collect([tmp_path]).runs if run.seed == seed) for seed in (0, 1))
+    # the same ids with other right choices are other questions
+    assert not first.right.index.equals(second.right.index)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.drop(columns="gold"), "has no column gold"),
+        (lambda table: table[table["stage_index"] == 1], "holds no answers to test questions of the last evaluation"),
+        (lambda table: pandas.concat([table, table]), "holds two answers to one question"),
+    ],
+)
+def test_predictions_that_do_not_fit(tmp_path: Path, change: Any, message: str) -> None:
+    folder = sweeps.save(sweeps.record(questions=20), tmp_path)
+    change(pandas.read_parquet(folder / PREDICTIONS)).to_parquet(folder / PREDICTIONS)
+    (run,) = collect([tmp_path]).runs
+    with pytest.raises(AnalysisError, match=f"{PREDICTIONS}: {message}.*Run the sweep again"):
+        _ = run.right
+
+
+def test_predictions_that_are_missing_or_torn(tmp_path: Path) -> None:
+    folder = sweeps.save(sweeps.record(questions=20), tmp_path, with_predictions=False)
+    with pytest.raises(AnalysisError, match="is missing, so no answer of this run is known. Run the sweep again"):
+        collect([tmp_path]).runs[0].predictions()
+    (folder / PREDICTIONS).write_bytes(b"PAR1 torn")
+    with pytest.raises(AnalysisError, match="cannot be read .*Run the sweep again"):
+        collect([tmp_path]).runs[0].predictions()
+
+
+def test_columns_of_recovery(tmp_path: Path) -> None:
+    made = with_config(sweeps.record(train_size=400), "task", subset=3)
+    asked = replace(made.rows[0], split="recovery", n=321)
+    # the last recovery that had a teacher counts
+    sizes = {2: 11, 3: 22}
+    stages = [
+        replace(stage, details={"teacher": {"parameters": sizes[stage.index]}}) if stage.index in sizes else stage
+        for stage in made.stages
+    ]
+    sweeps.save(replace(made, rows=[*made.rows, asked], stages=stages), tmp_path, with_predictions=False)
+    sweeps.save(sweeps.record(loss="ce"), tmp_path, with_predictions=False)
+    collection = collect([tmp_path])
+    table = collection.table().drop_duplicates("run_id").set_index("loss")
+    columns = ["train_size", "subset", "recovery_questions", "teacher_parameters"]
+    assert table.loc["kl", columns].tolist() == [400, 3, 321, 22]
+    assert table.loc["ce", columns].isna().all()
+    assert (table[columns].dtypes == "Int64").all()
+    # a subset is a replicate, like a seed: no setting in which runs are told apart
+    assert set(table["variant"]) == {""}
+
+
+def test_a_subset_that_is_no_number_is_unreadable(tmp_path: Path) -> None:
+    sweeps.save(sweeps.record(), tmp_path, with_predictions=False)
+    folder = sweeps.save(with_config(sweeps.record(seed=1), "task", subset="first"), tmp_path, with_predictions=False)
+    told = "\n".join(collect([tmp_path]).account())
+    assert f"1 unreadable:\n  {folder}: " in told
