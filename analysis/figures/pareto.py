@@ -84,8 +84,10 @@ def size(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     """Accuracy against parameters.
 
     Raises:
-        AnalysisError: No run has both.
+        AnalysisError: No run has both, or all have one size.
     """
+    if points(collection, metric("parameters"), ACCURACY)[0]["x"].nunique() < 2:
+        raise AnalysisError("all runs came to one size, so there is nothing to weigh accuracy against.")
     return front(collection, folder, metric("parameters"), ACCURACY, venue=venue)[0]
 
 

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import pandas
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from analysis import names
 from analysis.collect import AnalysisError
@@ -149,9 +149,21 @@ def looks(columns: Sequence[str], lines: Sequence[tuple[object, ...]]) -> dict[t
     if len(colours) < len(firsts) or len(others) > len(DASHES):
         raise AnalysisError(
             f"{len(lines)} lines in one figure ({len(firsts)} by {columns[0]}, {len(others)} other conditions) cannot "
-            "be told apart. Draw fewer runs at once, for instance with --where loss=ce,kl."
+            f"be told apart. Draw fewer runs at once, for instance with --where {_fewer(columns, lines)}."
         )
     return {line: (*colours[line[0]], DASHES[others.index(line[1:])]) for line in lines}
+
+
+def _fewer(columns: Sequence[str], lines: Sequence[tuple[object, ...]]) -> str:
+    """A filter that keeps the ends of the column that has most values; of `variant` one setting."""
+    values = [
+        sorted(set(each), key=lambda one: names.rank(column, one))
+        for column, each in zip(columns, zip(*lines, strict=True), strict=True)
+    ]
+    column, most = max(zip(columns, values, strict=True), key=lambda each: len(each[1]))
+    if column == "variant":
+        return str(most[-1]).split(" ")[0]
+    return f"{column}={most[0]},{most[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,7 +229,8 @@ def log_axis(axes: Axes, points: set[float]) -> None:
     if len(points) <= FEW:
         axes.xaxis.set_major_locator(FixedLocator(sorted(points)))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    written = EngFormatter(sep="")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: written(float(f"{x:.3g}"))))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -46,7 +46,9 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     panels = conditions(data, panels_by)
     appearance = looks(lines, conditions(data, lines))
     with style(venue):
-        layout = grid(venue, len(panels), most=2, sharey=False)
+        # a row for each facet, unless all fit beside one another
+        across = len({panel[-1] for panel in panels})
+        layout = grid(venue, len(panels), most=3 if len(panels) <= 3 else min(3, across), sharey=False)
         handles: dict[str, Artist] = {}
         for axes, panel in zip(layout.axes, panels, strict=True):
             for line, (colour, _, dashes) in appearance.items():
