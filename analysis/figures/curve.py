@@ -78,7 +78,7 @@ def draw(
             axes.set_ylim(*_limits(summary, table, chances.values(), by_seed, metric))
         layout.figure.supxlabel(axis.label)
         for axes in layout.leftmost:
-            axes.set_ylabel(wrapped(metric.axis))
+            axes.set_ylabel(wrapped(metric.axis, venue))
         order = [label(line) for line in appearance]
         entries = {key: handles[key] for key in [*order, *(key for key in handles if key not in order)]}
         legend(layout.figure, entries, names.heading(found.lines[0]))

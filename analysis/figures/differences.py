@@ -86,7 +86,7 @@ def draw(comparisons: Sequence[Comparison], folder: Path, venue: Venue = PLAIN) 
         removed = f"Requested share of {comparisons[0].units} removed (%)"
         layout.figure.supxlabel("Recovery questions" if by_size else removed)
         for axes in layout.leftmost:
-            axes.set_ylabel(wrapped(f"Accuracy, {sides[0]} minus {sides[1]} (points)"))
+            axes.set_ylabel(wrapped(f"Accuracy, {sides[0]} minus {sides[1]} (points)", venue))
         legend(layout.figure, handles)
         name = names.file_name(f"{factor}_{a}_minus_{b}")
         return save(layout.figure, folder, name, {"": as_table(comparisons)}, _caption(comparisons, sides, by_size))

@@ -116,7 +116,7 @@ def front(
         (axes,) = layout.axes
         handles = _draw(axes, table, x, y, appearance, beside)
         axes.set_xlabel(_axis(x, chooses))
-        axes.set_ylabel(wrapped(_axis(y, chooses)))
+        axes.set_ylabel(wrapped(_axis(y, chooses), venue))
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
         for metric, axis, values in ((x, axes.xaxis, table["x"]), (y, axes.yaxis, table["y"])):
             if not metric.share and values.max() >= 1e4:

@@ -95,7 +95,7 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
                 )
             log_axis(axes, set(data[X]))
             axes.set_ylim(bottom=0)
-            axes.set_ylabel(wrapped(reading.label if by_subset else reading.label.replace("subsets", "seeds")))
+            axes.set_ylabel(wrapped(reading.label if by_subset else reading.label.replace("subsets", "seeds"), venue))
             if rows > 1:
                 axes.set_title(names.title(found.facets, facet))
         layout.figure.supxlabel("Recovery questions")
@@ -170,8 +170,8 @@ def _caption(found: Points, data: pandas.DataFrame) -> str:
     )
     return (
         f"Uncertainty against the number of recovery questions{curve.at_one_sparsity(found)}; "
-        f"{names.span(data['seeds'])} seeds, {names.span(data['questions'])} test questions. Left: width of the 95 % interval of the mean accuracy, over "
-        f"{over}. Middle: standard deviation of accuracy over the seeds, with its 95 % interval (chi square). Right: "
-        f"expected calibration error, mean over seeds with its 95 % interval (t quantiles). {drew} Conditions in which "
-        "the seed changes nothing are left out."
+        f"{names.span(data['seeds'])} seeds, {names.span(data['questions'])} test questions. "
+        f"Left: width of the 95 % interval of the mean accuracy, over {over}. Middle: standard deviation of accuracy "
+        "over the seeds, with its 95 % interval (chi square). Right: expected calibration error, mean over seeds with "
+        f"its 95 % interval (t quantiles). {drew} Conditions in which the seed changes nothing are left out."
     )

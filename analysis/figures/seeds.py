@@ -53,7 +53,7 @@ def spread(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
             axes.set_title(names.title(found.facets, facet))
         layout.figure.supxlabel(found.axis.label)
         for axes in layout.leftmost:
-            axes.set_ylabel(wrapped("Accuracy minus the mean over seeds (points)"))
+            axes.set_ylabel(wrapped("Accuracy minus the mean over seeds (points)", venue))
         legend(layout.figure, handles, names.heading(found.lines[0]))
         seeds = names.span(found.table.groupby(by)["seed"].nunique())
         caption = (

@@ -234,9 +234,9 @@ def log_axis(axes: Axes, points: set[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def wrapped(label: str) -> str:
-    """A label for the height of a panel."""
-    return textwrap.fill(label, 34)
+def wrapped(label: str, venue: Venue) -> str:
+    """A label for the height of a panel; letters without serifs are wider."""
+    return textwrap.fill(label, 32 if venue.serif else 25)
 
 
 def save(
