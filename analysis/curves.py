@@ -180,7 +180,8 @@ def points(
         )
     numbers = pandas.DataFrame(rows).astype({"dense": float, "dense_x": float, "x": float, "n": "Int64"})
     table = pandas.concat([about.iloc[numbers["run"]].reset_index(drop=True), numbers], axis=1)
-    _refuse_doubles(collection, table, [column for column in asked if column not in RUN_COLUMNS])
+    keys = [column for column in dict.fromkeys([*asked, where.swept]) if column not in RUN_COLUMNS]
+    _refuse_doubles(collection, table, keys)
 
     told = {*pool, where.swept, *EXPLAINS.get(where.name, ())}
     chosen = list(facets) if facets is not None else varying(table, [c for c in FACETS if c not in {*asked, *told}])
