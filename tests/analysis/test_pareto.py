@@ -15,7 +15,8 @@ from hypothesis.extra.numpy import arrays
 
 from analysis.__main__ import main
 from analysis.collect import AnalysisError, collect
-from analysis.pareto import front, metric, points, unbeaten
+from analysis.figures.pareto import front, points, unbeaten
+from analysis.metrics import metric
 from regraft.records import Row
 
 # loss, sparsity, parameters after pruning, accuracy on selection and on test questions
