@@ -117,7 +117,7 @@ def front(
         handles = _draw(axes, table, x, y, appearance, beside)
         axes.set_xlabel(_axis(x, chooses))
         axes.set_ylabel(wrapped(_axis(y, chooses), venue))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         for metric, axis, values in ((x, axes.xaxis, table["x"]), (y, axes.yaxis, table["y"])):
             if not metric.share and values.max() >= 1e4:
                 axis.set_major_formatter(EngFormatter(sep=""))

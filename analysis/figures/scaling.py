@@ -115,7 +115,7 @@ class Reading:
 
 
 READINGS = (
-    Reading(name="width", label="Width of the 95 % interval of accuracy (points)", bars=False),
+    Reading(name="width", label="Width of the 95 % interval (points)", bars=False),
     Reading(name="deviation", label="Standard deviation over subsets (points)", bars=True),
     Reading(name="ece", label="Expected calibration error (%)", bars=True),
 )

@@ -22,7 +22,7 @@ Sweep = Callable[..., Collection]
 
 
 def _only(found: object) -> dict[str, Any]:
-    (line,) = summarise(found).to_dict("records")  # type: ignore[arg-type]
+    (line,) = summarise(found).to_dict("records")
     return {str(key): value for key, value in line.items()}
 
 

@@ -64,7 +64,7 @@ def test_what_is_drawn_is_what_the_csv_says(study: Collection, tmp_path: Path, d
     data = pandas.read_csv(tmp_path / "accuracy_vs_model_sparsity.csv")
     assert len(data) == 2 * 3 * 3
     assert len(pandas.read_csv(tmp_path / "accuracy_vs_model_sparsity_runs.csv")) == len(study.runs)
-    runs = study.run_table.assign(value=[run.row(run.last_evaluation).value for run in study.runs])  # type: ignore[union-attr]
+    runs = study.run_table.assign(value=[run.row(run.last_evaluation).value for run in study.runs])
     for axes, criterion in zip(figure.axes, ("l2", "random"), strict=True):
         for loss in ("none", "ce", "kl"):
             mine = data[(data["criterion"] == criterion) & (data["loss"] == loss)].sort_values("x")

@@ -84,7 +84,7 @@ def test_discs_are_as_large_as_the_share_of_answers(study: Collection, tmp_path:
     FIGURES["reliability"](study.where({"criterion": ["l2"], "loss": ["kl"], "sparsity": ["0.5"]}), tmp_path)
     data = pandas.read_csv(tmp_path / "reliability.csv")
     (discs,) = drawn[0].axes[0].collections
-    sizes, shares = np.asarray(discs.get_sizes()), data["share"][data["answers"] >= FEWEST].to_numpy()  # type: ignore[attr-defined]
+    sizes, shares = np.asarray(discs.get_sizes()), data["share"][data["answers"] >= FEWEST].to_numpy()
     assert np.polyfit(shares, sizes, 1)[0] > 0 and np.corrcoef(shares, sizes)[0, 1] == pytest.approx(1)
     assert not discs.get_clip_on()
 
@@ -93,7 +93,7 @@ def test_three_readings_of_uncertainty(scaling: Collection, tmp_path: Path, draw
     result = FIGURES["uncertainty_vs_recovery_questions"](scaling, tmp_path)
     data = pandas.read_csv(tmp_path / "uncertainty_vs_recovery_questions.csv").set_index(["loss", "recovery_questions"])
     assert len(data) == 6
-    for (loss, size), line in data.iterrows():  # type: ignore[misc]
+    for (loss, size), line in data.iterrows():
         runs = [run for run in scaling.runs if (run.choice("loss"), run.recovery_questions) == (loss, size)]
         values = [float(run.right.mean()) for run in runs]
         assert line["deviation"] == pytest.approx(np.std(values, ddof=1))
@@ -102,7 +102,7 @@ def test_three_readings_of_uncertainty(scaling: Collection, tmp_path: Path, draw
         assert [line["deviation_low"], line["deviation_high"]] == pytest.approx(list(ends))
         crossed = estimate(np.stack([run.right.to_numpy(float) for run in runs], axis=1))
         assert crossed is not None and line["width"] == pytest.approx(crossed.high - crossed.low)
-        errors = [run.row(run.last_evaluation, "ece").value for run in runs]  # type: ignore[union-attr]
+        errors = [run.row(run.last_evaluation, "ece").value for run in runs]
         low, high = stats.t.interval(0.95, 4, loc=np.mean(errors), scale=stats.sem(errors))
         assert [line["ece"], line["ece_low"], line["ece_high"]] == pytest.approx([np.mean(errors), low, high])
         assert (line["seeds"], line["questions"], line["width_over"]) == (5, 300, "questions and seeds")
@@ -196,7 +196,7 @@ def test_seeds_are_told_by_their_distance(sweep: Sweep, tmp_path: Path, drawn: l
     assert list(data["deviation"]) == pytest.approx([np.std(values, ddof=1)] * 3)
     axes = drawn[0].axes[0]
     bar, dots = axes.collections
-    assert [abs(y) for y in bar.get_segments()[0][:, 1]] == pytest.approx([100 * np.std(values, ddof=1)] * 2)  # type: ignore[attr-defined]
+    assert [abs(y) for y in bar.get_segments()[0][:, 1]] == pytest.approx([100 * np.std(values, ddof=1)] * 2)
     assert sorted(np.asarray(dots.get_offsets())[:, 1]) == pytest.approx(sorted(100 * data["distance"]))
     assert [label.get_text() for label in axes.get_xticklabels()] == ["50"]
     assert drawn[0].get_supxlabel().endswith("(%)")
@@ -235,6 +235,16 @@ def test_steps_count_over_stages_and_long_trainings_are_averaged(tmp_path: Path,
         FIGURES["training_curves"](collect([tmp_path / "study"]), tmp_path)
 
 
+def test_training_at_one_sparsity_is_told_apart_by_what_else_differs(
+    scaling: Collection, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    caption = FIGURES["training_curves"](scaling, tmp_path).caption
+    assert _legend(drawn[0]) == ["15", "120", "1200"]
+    assert drawn[0].legends[0].get_title().get_text() == "Recovery questions"
+    assert "Requested sparsity: 90 %." in caption
+    assert len(pandas.read_csv(tmp_path / "training_curves.csv")) == 2 * 3 * 19
+
+
 def test_a_loss_of_zero_has_no_place_on_a_logarithm_and_the_caption_says_so(
     tmp_path: Path, drawn: list[Figure]
 ) -> None:
@@ -242,7 +252,7 @@ def test_a_loss_of_zero_has_no_place_on_a_logarithm_and_the_caption_says_so(
     sweeps.save(sweeps.record(sparsity=0.5), tmp_path / "study", losses=[1.0, 0.5, 0.2])
     result = FIGURES["training_curves"](collect([tmp_path / "study"]), tmp_path)
     assert result.caption.endswith("there is no line.")
-    assert [len(line.get_xdata()) for line in drawn[0].axes[0].lines] == [3]  # type: ignore[arg-type]
+    assert [len(line.get_xdata()) for line in drawn[0].axes[0].lines] == [3]
     assert _legend(drawn[0]) == ["50 %"]
 
 
@@ -264,9 +274,7 @@ def test_differences_are_drawn_with_their_intervals(tmp_path: Path, drawn: list[
     for point, bar, each in zip(points, axes.collections, comparisons, strict=True):
         assert each.estimate is not None
         assert list(point.get_ydata()) == pytest.approx([100 * each.difference])
-        assert list(bar.get_segments()[0][:, 1]) == pytest.approx(  # type: ignore[attr-defined]
-            [100 * each.estimate.low, 100 * each.estimate.high]
-        )
+        assert list(bar.get_segments()[0][:, 1]) == pytest.approx([100 * each.estimate.low, 100 * each.estimate.high])
         filled = to_hex(str(point.get_markerfacecolor())) != "#ffffff"
         assert filled == each.claimed == (each.sparsity == 0.5)
     assert _legend(drawn[0]) == ["claimed", "not told apart"]

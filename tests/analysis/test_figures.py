@@ -79,7 +79,7 @@ def _assert_points_inside(figure: Figure) -> None:
         (left, right), (low, high) = sorted(axes.get_xlim()), sorted(axes.get_ylim())
         for line in axes.lines:
             if line.get_transform() == axes.transData and line.get_marker() not in ("", "None", None):
-                for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):  # type: ignore[arg-type]
+                for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True):
                     assert left <= x <= right and low <= y <= high
 
 
