@@ -46,6 +46,7 @@ def test_reliability_bins_are_those_of_the_metric(study: Collection, tmp_path: P
         told = (mine["share"] * (mine["accuracy"] - mine["confidence"]).abs()).sum()
         assert told == pytest.approx(expected) and expected > 0.01
         assert mine["answers"].sum() == 400 and len(mine) > 5
+        assert (10 * mine["confidence"]).between(mine["bin"], mine["bin"] + 1).all()
     joined = data[(data["loss"] == "kl") & (data["sparsity"] == 0.5)].groupby("criterion")
     assert dict(joined["answers"].sum()) == {"l2": 1200, "random": 1200}
     assert list(joined["share"].sum()) == pytest.approx([1, 1])
