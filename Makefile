@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 SWEEP ?= quickstart#    the folder under multirun/ that figures and report read
 ARGS ?=#                more arguments for regraft or pytest
 WORKERS ?= 2#           processes that share the tests
+PAPER ?= quickstart data_scaling criteria# the sweeps that `make paper` reads
+VENUE ?= plain#         the page that its figures are drawn for: neurips, icml, acl, ieee, ...
 study ?= short#         `study=full` asks for five seeds, all questions and iterative pruning: for a GPU
 
 SWEEP := $(strip $(SWEEP))
@@ -17,7 +19,7 @@ ANALYSIS := $(BIN)/python -m analysis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep study figures report test test-slow test-slurm test-ray check fix clean
+.PHONY: help sweep study paper figures report test test-slow test-slurm test-ray check fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -32,21 +34,32 @@ study: $(VENV)/.installed ## CE against KL on CommonsenseQA with SmolLM2 (study=
 define run
 echo "regraft experiment=$(1) $(ARGS)"; \
 failed=0; $(BIN)/regraft experiment=$(1) sweep=$(1) $(ARGS) || failed=$$?; \
-$(MAKE) --no-print-directory figures SWEEP=$(1) && exit $$failed
+$(MAKE) --no-print-directory report SWEEP=$(1) && exit $$failed
 endef
 
-figures: $(VENV)/.installed ## table and figures of a sweep again (SWEEP=quickstart)
-	@$(ANALYSIS) collect multirun/$(SWEEP)
-	@$(ANALYSIS) table multirun/$(SWEEP)
-	@$(ANALYSIS) figures multirun/$(SWEEP)
+figures: $(VENV)/.installed ## every figure of a sweep that its records allow (SWEEP=quickstart)
+	@$(ANALYSIS) figures multirun/$(SWEEP) --venue $(VENUE)
 
-report: $(VENV)/.installed ## one Markdown page of a sweep (SWEEP=quickstart)
-	@$(ANALYSIS) figures multirun/$(SWEEP)
-	@{ printf '# %s\n\n![Accuracy against sparsity](figures/accuracy_vs_block_sparsity.png)\n\n' '$(SWEEP)' \
-	    && cat multirun/$(SWEEP)/figures/accuracy_vs_block_sparsity.txt && echo \
-	    && $(ANALYSIS) table --markdown multirun/$(SWEEP); } > multirun/$(SWEEP)/report.md.part
-	@mv multirun/$(SWEEP)/report.md.part multirun/$(SWEEP)/report.md
-	@echo "report: multirun/$(SWEEP)/report.md"
+report: $(VENV)/.installed ## one Markdown page of a sweep, with its table, verdicts and figure (SWEEP=quickstart)
+	@$(ANALYSIS) report multirun/$(SWEEP)
+
+paper: $(foreach sweep,$(PAPER),paper/$(sweep)/.figures paper/$(sweep)/table.tex paper/$(sweep)/values.tex) ## tables, figures and values.tex of PAPER="quickstart ..." into paper/
+	@echo "paper: $(foreach sweep,$(PAPER),paper/$(sweep))"
+
+# What is made depends on the records and on the code that reads them; what is up to date is left as it is.
+define of_sweep
+paper/$(1)/results.parquet: $$(wildcard multirun/$(1)/*/record.json) $$(wildcard analysis/*.py) | $$(VENV)/.installed
+	@test -d multirun/$(1) || { echo "multirun/$(1) is missing. Run it first: $$(BIN)/regraft experiment=$(1)"; exit 1; }
+	@$$(ANALYSIS) collect multirun/$(1) --output $$(@D)
+paper/$(1)/.figures: paper/$(1)/results.parquet $$(wildcard analysis/figures/*.py)
+	@$$(ANALYSIS) figures multirun/$(1) --venue $$(VENUE) --output $$(@D)/figures
+	@touch $$@
+paper/$(1)/table.tex: paper/$(1)/results.parquet
+	@$$(ANALYSIS) tables multirun/$(1) --output $$(@D)
+paper/$(1)/values.tex: paper/$(1)/results.parquet
+	@$$(ANALYSIS) values multirun/$(1) --output $$(@D)
+endef
+$(foreach sweep,$(PAPER),$(eval $(call of_sweep,$(sweep))))
 
 test: $(VENV)/.installed-dev ## the tests that need neither minutes nor a GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)

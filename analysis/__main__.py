@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from analysis import collect, comparison, curves, landmarks, status, tables, values
+from analysis import collect, comparison, curves, landmarks, report, status, tables, values
 from analysis.collect import AnalysisError, Collection
 from analysis.figures import FIGURES, curve, differences, pareto
 from analysis.figures.style import VENUES, Drawn
@@ -63,9 +63,9 @@ def parser() -> argparse.ArgumentParser:
         to.add_argument("--venue", choices=VENUES, default="plain", help="page that figures are drawn for")
         add_output(to, "SWEEP/figures")
 
-    def add_roles(to: argparse.ArgumentParser, x: str) -> None:
+    def add_roles(to: argparse.ArgumentParser, x: str | None) -> None:
         to.add_argument("--y", default="accuracy", metavar="METRIC", help="metric of the y-axis (default: accuracy)")
-        to.add_argument("--x", default=x, metavar="AXIS", help=f"x-axis (default: {x})")
+        to.add_argument("--x", default=x, metavar="AXIS", help=f"x-axis (default: {x or 'what was varied'})")
         to.add_argument("--facet", nargs="*", metavar="COLUMN", help="columns with panels of their own")
         to.add_argument("--colour", metavar="COLUMN", help="column that colour tells (default: loss)")
         to.add_argument(
@@ -83,7 +83,11 @@ def parser() -> argparse.ArgumentParser:
     add_output(collected, "SWEEP")
     table = add_analysis("table", _table, "Print a metric by condition, one column for each sparsity.", ROLES)
     table.add_argument("--format", choices=tables.WRITERS, default="text", help="how it is written (default: text)")
-    add_roles(table, "target")
+    add_roles(table, None)
+    written = add_analysis(
+        "tables", _tables, "Write the table of accuracies as text, Markdown, LaTeX (booktabs) and HTML: table.*."
+    )
+    add_output(written, "SWEEP")
     drawn = add_analysis(
         "figures",
         _figures,
@@ -139,6 +143,10 @@ def parser() -> argparse.ArgumentParser:
     add_venue(compared)
     told = add_analysis("values", _values, "Write every number that a text would quote: values.tex and values.csv.")
     add_output(told, "SWEEP")
+    page = add_analysis(
+        "report", _report, "Write one page of a sweep, report.md, with its figures, and print what it finds."
+    )
+    add_output(page, "SWEEP")
     return root
 
 
@@ -165,7 +173,7 @@ def _points(given: argparse.Namespace, collection: Collection) -> curves.Points:
     return curves.points(
         collection,
         metric(given.y),
-        given.x,
+        given.x or curves.main_axis(collection),
         facets=given.facet,
         colour=given.colour,
         lines=given.line,
@@ -174,7 +182,9 @@ def _points(given: argparse.Namespace, collection: Collection) -> curves.Points:
 
 
 def _files(drawn: Drawn) -> list[str]:
-    return [drawn.caption, *drawn.gaps, *(f"figure: {path}" for path in drawn.files)]
+    first = drawn.files[0]
+    endings = ", ".join(path.name.removeprefix(first.stem).removeprefix(".") for path in drawn.files[1:])
+    return [drawn.caption, *drawn.gaps, f"figure: {first} ({endings})"]
 
 
 def _status(given: argparse.Namespace) -> list[str]:
@@ -197,21 +207,20 @@ def _table(given: argparse.Namespace) -> list[str]:
 
 def _figures(given: argparse.Namespace) -> list[str]:
     collection = _read(given)
-    lines, left_out = [], []
-    for name in given.only or FIGURES:
-        try:
-            drawn = FIGURES[name](collection, _output(given, collection), VENUES[given.venue])
-        except AnalysisError as error:
-            if given.only:
-                raise
-            left_out.append(f"  {name}: {str(error).splitlines()[-1]}")
-            continue
-        lines += [f"{name}:", *(f"  {line}" for line in _files(drawn)), ""]
-    if not lines:
-        raise AnalysisError("\n".join(["These records allow no figure:", *left_out]))
-    if left_out:
-        lines += ["not drawn:", *left_out, ""]
-    return [*lines, *collection.account()]
+    folder, venue = _output(given, collection), VENUES[given.venue]
+    if given.only:
+        lines = [line for name in given.only for line in _files(FIGURES[name](collection, folder, venue))]
+        return [*lines, *collection.account()]
+    drawn, left_out = report.draw_all(collection, folder, venue)
+    reasons = [f"  {name}: {reason}" for name, reason in left_out.items()]
+    if not drawn:
+        raise AnalysisError("\n".join(["These records allow no figure:", *reasons]))
+    return [
+        *(f"figure: {folder / name}.pdf" for name in drawn),
+        "not drawn:" * bool(reasons),
+        *reasons,
+        *collection.account(),
+    ]
 
 
 def _curve(given: argparse.Namespace) -> list[str]:
@@ -248,6 +257,28 @@ def _compare(given: argparse.Namespace) -> list[str]:
         figure = differences.draw(comparisons, _output(given, collection), VENUES[given.venue])
         drawn = ["", *_files(figure)]
     return [*(each.verdict for each in comparisons), *views, *needed, *drawn, "", *alone, *collection.account()]
+
+
+def _tables(given: argparse.Namespace) -> list[str]:
+    collection = _read(given)
+    folder = given.output or collection.folders[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    table = tables.of(collection, curves.points(collection, x=curves.main_axis(collection)))
+    lines = collection.account()
+    for form, ending in tables.ENDINGS.items():
+        path = folder / f"table.{ending}"
+        path.write_text(table.written(form) + "\n", encoding="utf-8")
+        lines.append(f"table: {path}")
+    return lines
+
+
+def _report(given: argparse.Namespace) -> list[str]:
+    collection = _read(given)
+    folder = given.output or collection.folders[0]
+    collect.write(collection, folder)
+    path = report.write(collection, folder)
+    table = tables.of(collection, curves.points(collection, x=curves.main_axis(collection))).written("text")
+    return [table, "", *report.verdicts(collection), "", *collection.account(), f"report: {path}"]
 
 
 def _values(given: argparse.Namespace) -> list[str]:

@@ -27,6 +27,9 @@ from analysis.statistics import LEVEL, holm, mcnemar, odds_ratio, paired_bootstr
 SEE = 0.02
 """Difference that a study is asked to be able to see."""
 
+LOSSES = (("kl", "ce"), ("kl", "pseudo_label"), ("kl", "none"), ("ce", "none"))
+"""Losses that are compared without being asked, where both were run."""
+
 Pair = tuple[Run, Run]
 
 

@@ -10,28 +10,36 @@ u, v, e independent with mean 0. The mean over the table estimates delta with va
     var_q / Q + var_s / S + var_e / (Q S) = (E[MSQ] + E[MSS] - E[MSE]) / (Q S),
 
 MSQ, MSS, MSE being the mean squares of the two-way table (Scheffe 1959, chapter 7). In a balanced table the estimates
-of the three variances are those of a mixed model fitted by REML, where none of them is negative. Degrees of freedom are
-Satterthwaite's (1946, doi:10.2307/3002019); Hillis, Berbaum and Metz (2008, doi:10.1016/j.acra.2007.12.015) do the same
-for readers and cases.
+of the three variances are those of a mixed model fitted by REML, where none of them is negative.
+
+There are many questions and few seeds, so of the three MSS alone is far from what is expected of it. It is E[MSS] X /
+(S - 1), with X a chi square of S - 1 degrees of freedom; the generalized p-value of Weerahandi (1993,
+doi:10.1080/01621459.1993.10476355) puts E[MSS] = (S - 1) MSS / X into the variance and averages over X:
+
+    p = E_X[ 2 T_{Q-1}( -|mean| / sqrt((MSQ - MSE + (S - 1) MSS / X) / (Q S)) ) ].
+
+Where seeds alone differ this is the t test over seeds, exactly; where they do not, that over questions, nearly. The
+interval holds the differences that are not refused at its level.
 
 Intervals and tests follow what simulation shows of them (`python -m benchmarks.coverage`, docs/statistics.md):
 
 * from 5 seeds on, over questions and seeds, as above;
-* with 2 to 4 seeds the above covers too rarely where seeds differ moderately. The interval is over seeds alone (t
-  quantiles), for these very questions, and a difference is claimed only if both t tests, over the seeds and over the
-  questions, find it;
+* with 2 to 4 seeds the above is too wide where seeds do not differ. The interval is over seeds alone (t quantiles), for
+  these very questions, and a difference is claimed only if both t tests, over seeds and over questions, find it;
 * with one seed, or where the seed changes nothing, over questions alone.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import chdtri, ndtr, stdtr, stdtrit
+from scipy.special import gammaincinv, ndtr, stdtr, stdtrit
 
 from analysis.statistics import LEVEL
 
@@ -43,8 +51,10 @@ POWER = 0.8
 """Probability with which a study should find what it looks for."""
 MOST_SEEDS, MOST_QUESTIONS = 200, 1_000_000
 """Larger studies are not proposed."""
-NODES = 400
-"""Points of the quadrature over the mean square of the seeds."""
+NODES = 40
+"""Points of a quadrature over a chi square."""
+HALVINGS = 32
+"""Of the range in which half the width of an interval lies."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -135,35 +145,31 @@ def estimate(differences: npt.ArrayLike, level: float = LEVEL) -> Estimate | Non
     """
     table = np.asarray(differences, dtype=float)
     mean, squares = float(table.mean()), MeanSquares.of(table)
-    errors = [
-        (over, float(error), float(freedom)) for over, error, freedom in _errors(squares, squares.mss) if error > 0
-    ]
-    if not errors:
+    tests = [test for test in _tests(squares, np.array([squares.mss])) if test.spread]
+    if not tests:
         return None
-    p = max(2 * float(stdtr(freedom, -abs(mean) / error)) for _, error, freedom in errors)
-    over, error, freedom = errors[0]
-    half = float(stdtrit(freedom, (1 + level) / 2)) * error
-    return Estimate(mean=mean, low=mean - half, high=mean + half, p=p, over=over)
+    half = float(tests[0].half_width(1 - level)[0])
+    p = max(float(test.p(abs(mean))[0]) for test in tests)
+    return Estimate(mean=mean, low=mean - half, high=mean + half, p=p, over=tests[0].over)
 
 
 def power(difference: float, components: Components, questions: int, seeds: int, alpha: float = 1 - LEVEL) -> float:
     """Probability that `estimate` has p < `alpha`, if `difference` is the true one.
 
-    The mean is normal, the mean square of the seeds a multiple of chi square with S - 1 degrees of freedom, the other
-    two stay near what is expected of them, since there are many questions. The rule of `estimate` is integrated over
-    the second.
+    The mean is normal, the mean square of the seeds a multiple of chi square; the other two stay near what is expected
+    of them, since there are many questions. The rule of `estimate` is averaged over the mean square of the seeds.
     """
     squares = components.expected(questions, seeds)
     spread = math.sqrt(max(squares.msq + squares.mss - squares.mse, 0.0) / (questions * seeds))
     if spread == 0:
         return float(difference != 0)
-    mss = np.zeros(1)
+    mss, weights = np.zeros(1), np.ones(1)
     if seeds > 1:
-        upper = (np.arange(NODES) + 0.5) / NODES
-        mss = squares.mss * chdtri(seeds - 1, upper) / (seeds - 1)
-    halves = [error * stdtrit(freedom, 1 - alpha / 2) for _, error, freedom in _errors(squares, mss)]
-    half = np.max(halves, axis=0)
-    return float((ndtr((difference - half) / spread) + ndtr((-difference - half) / spread)).mean())
+        inverse, weights = _over_chi_square(seeds - 1)
+        mss = squares.mss / inverse
+    half = np.max([test.half_width(alpha) for test in _tests(squares, mss)], axis=0)
+    found = ndtr((difference - half) / spread) + ndtr((-difference - half) / spread)
+    return float(weights @ found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,42 +184,106 @@ class Needed:
 
 def needed(difference: float, components: Components, questions: int, seeds: int, alpha: float = 1 - LEVEL) -> Needed:
     """How many seeds, or how many questions, would be needed to see a difference."""
-    enough_seeds = (
-        number
-        for number in range(2, MOST_SEEDS + 1)
-        if power(difference, components, questions, number, alpha) >= POWER
+
+    def seen(questions: int, seeds: int) -> bool:
+        return power(difference, components, questions, seeds, alpha) >= POWER
+
+    few = next((number for number in range(2, CROSSED_SEEDS) if seen(questions, number)), None)
+    return Needed(
+        seeds=few or _first(lambda number: seen(questions, number), CROSSED_SEEDS, MOST_SEEDS),
+        questions=_first(lambda number: seen(number, seeds), 2, MOST_QUESTIONS),
     )
-    low, high = 1, MOST_QUESTIONS
-    if power(difference, components, high, seeds, alpha) < POWER:
-        return Needed(seeds=next(enough_seeds, None), questions=None)
-    while high - low > 1:
+
+
+def _first(holds: Callable[[int], bool], low: int, high: int) -> int | None:
+    """The first number from `low` to `high` from which on something holds; None if it does not hold of `high`."""
+    if not holds(high):
+        return None
+    while low < high:
         middle = (low + high) // 2
-        if power(difference, components, middle, seeds, alpha) >= POWER:
-            high = middle
-        else:
-            low = middle
-    return Needed(seeds=next(enough_seeds, None), questions=high)
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return high
 
 
-def _errors(squares: MeanSquares, mss: float | Floats) -> list[tuple[Over, Floats, Floats]]:
-    """Standard errors with their degrees of freedom: first that of the interval; a claim must pass by all of them.
+@dataclass(frozen=True, kw_only=True)
+class _T:
+    """A t test of the mean: over seeds, or over questions; for each of several mean squares."""
 
-    `mss` stands in for the mean square of the seeds, so that the rule can be integrated over it.
+    over: Over
+    error: Floats
+    freedom: int
+
+    @property
+    def spread(self) -> bool:
+        return bool((self.error > 0).any())
+
+    def p(self, distance: float) -> Floats:
+        return np.asarray(2 * stdtr(self.freedom, -distance / self.error))
+
+    def half_width(self, alpha: float) -> Floats:
+        return np.asarray(self.error * stdtrit(self.freedom, 1 - alpha / 2))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Generalized:
+    """The generalized test over questions and seeds, for each of several mean squares of the seeds."""
+
+    squares: MeanSquares
+    mss: Floats
+    over: Over = "questions and seeds"
+
+    @property
+    def errors(self) -> Floats:
+        """(mean squares, nodes): standard error if chi square is at the node."""
+        inverse, _ = _over_chi_square(self.squares.seeds - 1)
+        of_questions = max(self.squares.msq - self.squares.mse, 0.0)
+        return np.asarray(
+            np.sqrt((of_questions + self.mss[:, None] * inverse) / (self.squares.questions * self.squares.seeds))
+        )
+
+    @property
+    def spread(self) -> bool:
+        return bool((self.errors > 0).any())
+
+    def p(self, distance: float | Floats) -> Floats:
+        _, weights = _over_chi_square(self.squares.seeds - 1)
+        errors = self.errors
+        z = np.divide(np.reshape(distance, (-1, 1)), errors, out=np.full_like(errors, np.inf), where=errors > 0)
+        return np.asarray(2 * stdtr(self.squares.questions - 1, -z) @ weights)
+
+    def half_width(self, alpha: float) -> Floats:
+        squares = self.squares
+        widest = np.sqrt((max(squares.msq - squares.mse, 0.0) + self.mss) / (squares.questions * squares.seeds))
+        low, high = np.zeros_like(self.mss), 2 * widest * stdtrit(squares.seeds - 1, 1 - alpha / 4)
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            outside = self.p(middle) < alpha
+            low, high = np.where(outside, low, middle), np.where(outside, middle, high)
+        return np.asarray(high)
+
+
+@cache
+def _over_chi_square(freedom: int) -> tuple[Floats, Floats]:
+    """Nodes (freedom / X, for X a chi square) and weights of a mean over X.
+
+    By Gauss and Legendre over w, with P(X < x) = w^4, so that the small X, which decide small p-values, are resolved.
+    """
+    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    w = (nodes + 1) / 2
+    return freedom / (2 * gammaincinv(freedom / 2, w**4)), weights / 2 * 4 * w**3
+
+
+def _tests(squares: MeanSquares, mss: Floats) -> list[_T | _Generalized]:
+    """First the test whose interval is offered; a claim must pass all of them.
+
+    `mss` are mean squares of the seeds, in the place of that in `squares`.
     """
     questions, seeds, cells = squares.questions, squares.seeds, squares.questions * squares.seeds
-    mss = np.asarray(mss, dtype=float)
-    over_questions: tuple[Over, Floats, Floats] = (
-        "questions",
-        np.full_like(mss, math.sqrt(squares.msq / cells)),
-        np.full_like(mss, questions - 1),
+    over_questions = _T(
+        over="questions", error=np.full_like(mss, math.sqrt(squares.msq / cells)), freedom=questions - 1
     )
     if seeds == 1:
         return [over_questions]
     if seeds < CROSSED_SEEDS:
-        return [("seeds", np.sqrt(mss / cells), np.full_like(mss, seeds - 1)), over_questions]
-    total = squares.msq + mss - squares.mse
-    differ = (mss > squares.mse) & (total > 0)
-    squared = squares.msq**2 / (questions - 1) + mss**2 / (seeds - 1) + squares.mse**2 / ((questions - 1) * (seeds - 1))
-    error = np.sqrt(np.where(differ, total, squares.msq) / cells)
-    freedom = np.where(differ, total**2 / np.where(differ, squared, 1), questions - 1)
-    return [("questions and seeds", error, freedom)]
+        return [_T(over="seeds", error=np.sqrt(mss / cells), freedom=seeds - 1), over_questions]
+    return [_Generalized(squares=squares, mss=mss)]

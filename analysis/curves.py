@@ -197,6 +197,13 @@ def points(
     )
 
 
+def main_axis(collection: Collection) -> str:
+    """What was varied: the number of recovery questions if that alone was, else sparsity as it was asked for."""
+    table = collection.run_table
+    sizes = table["recovery_questions"].nunique() > 1 and table["sparsity"].nunique() == 1
+    return "recovery_questions" if sizes else "target"
+
+
 def differ(table: pandas.DataFrame, column: str) -> bool:
     """Whether a column has more than one value; a gap is a value."""
     return bool(table[column].nunique(dropna=False) > 1)

@@ -160,8 +160,8 @@ def told(found: Points, kept: float = KEPT) -> list[str]:
     return [
         *names.aligned(header, body, len(by)),
         "",
-        f"area: mean accuracy (%) between {ends} removed. kept at: the requested sparsity (%) at which {100 * kept:g} % "
-        "of the dense accuracy is left.",
+        f"area: mean accuracy (%) between {ends} removed. kept at: the requested sparsity (%) at which {100 * kept:g} "
+        "% of the dense accuracy is left.",
         "cliff: where the mean curve falls most steeply (seeds that agree); falls: in points per point of sparsity. "
         "± and brackets: 95 % over seeds (t).",
     ]

@@ -16,16 +16,14 @@ import pandas
 
 from analysis import names
 from analysis.collect import AnalysisError, Collection
-from analysis.comparison import Comparison, compare
-from analysis.curves import Points, points, summarise
+from analysis.comparison import LOSSES, Comparison, compare
+from analysis.curves import Points, main_axis, points, summarise
 from analysis.landmarks import KEPT, landmarks
 from analysis.metrics import Metric, metric
 from analysis.tables import latex
 
 METRICS = ("accuracy", "nll", "ece", "dense_agreement", "parameters", "bytes", "macs_per_token")
 """Metrics that are told of every condition, where they were measured."""
-PAIRS = (("kl", "ce"), ("kl", "pseudo_label"), ("kl", "none"), ("ce", "none"))
-"""Losses that are compared, where both were run."""
 
 MACRO = r"""% Written by `python -m analysis values`. \regraft{KEY} prints a number; an unknown KEY stops LaTeX.
 \providecommand{\regraft}[1]{\ifcsname regraft@#1\endcsname\csname regraft@#1\endcsname\else
@@ -69,7 +67,7 @@ def _metrics(collection: Collection) -> Iterator[Value]:
     for name in METRICS:
         known = metric(name)
         try:
-            found = _swept(collection, known)
+            found = points(collection, known, main_axis(collection))
         except AnalysisError:
             continue
         for value in sorted(found.table["dense"].dropna().unique()):
@@ -82,13 +80,6 @@ def _metrics(collection: Collection) -> Iterator[Value]:
                 yield f"{key}/low", _number(known, row["low"])
                 yield f"{key}/high", _number(known, row["high"])
                 yield f"{key}/half", _number(known, (row["high"] - row["low"]) / 2)
-
-
-def _swept(collection: Collection, known: Metric) -> Points:
-    """Against recovery questions where they were varied at one sparsity, else against sparsity."""
-    table = collection.run_table
-    sizes = table["recovery_questions"].nunique() > 1 and table["sparsity"].nunique() == 1
-    return points(collection, known, "recovery_questions" if sizes else "target")
 
 
 def _landmarks(collection: Collection) -> Iterator[Value]:
@@ -113,7 +104,7 @@ def _landmarks(collection: Collection) -> Iterator[Value]:
 
 def _differences(collection: Collection) -> Iterator[Value]:
     present = set(collection.run_table["loss"])
-    for a, b in PAIRS:
+    for a, b in LOSSES:
         if a not in present or b not in present:
             continue
         for each in compare(collection, "loss", a, b)[0]:

@@ -149,7 +149,7 @@ def looks(columns: Sequence[str], lines: Sequence[tuple[object, ...]]) -> dict[t
     if len(colours) < len(firsts) or len(others) > len(DASHES):
         raise AnalysisError(
             f"{len(lines)} lines in one figure ({len(firsts)} by {columns[0]}, {len(others)} other conditions) cannot "
-            f"be told apart. Draw fewer runs at once, for instance with --where {_fewer(columns, lines)}."
+            f"be told apart. Draw fewer at once, for instance with --where {_fewer(columns, lines)}."
         )
     return {line: (*colours[line[0]], DASHES[others.index(line[1:])]) for line in lines}
 

@@ -6,9 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sweeps
+from statsmodels.stats import contingency_tables, multitest
 
 from analysis.collect import AnalysisError, collect
-from analysis.comparison import Grade, compare, grade
+from analysis.comparison import as_table, compare, told_needed, told_views
+from analysis.crossed import estimate
+from analysis.grades import Grade, grade
 from regraft.records import PREDICTIONS, Record
 
 
@@ -91,19 +94,121 @@ def _pairs(folder: Path, seeds: int = 3, questions: int = 500) -> np.ndarray:
 
 
 def test_the_difference_is_paired_and_told_in_a_sentence(tmp_path: Path) -> None:
-    expected = _pairs(tmp_path)
+    expected = _pairs(tmp_path, seeds=5)
     (found,), alone = compare(collect([tmp_path]), "loss", "kl", "ce")
     assert alone == []
     assert found.difference == pytest.approx(expected.mean())
-    assert found.by_seed == pytest.approx(tuple(expected.mean(axis=0)))
-    half = 1.96 * expected.mean(axis=1).std() / np.sqrt(500)
-    assert (found.low, found.high) == pytest.approx((expected.mean() - half, expected.mean() + half), abs=3e-3)
-    numbers = f"{100 * found.difference:+.1f} points [{100 * found.low:.1f}, {100 * found.high:.1f}]"
+    assert [each.difference for each in found.by_seed] == pytest.approx(list(expected.mean(axis=0)))
+    over = estimate(expected)
+    assert found.estimate == over and over is not None and over.over == "questions and seeds"
     assert found.verdict == (
-        f"kl minus ce: {numbers} at 50 % of MLP neurons removed by L2 (500 questions x 3 seeds, same units)"
+        f"KL is better than CE by {100 * expected.mean():.1f} points [{100 * over.low:.1f}, {100 * over.high:.1f}] "
+        "at 50 % of MLP neurons removed by L2 (500 questions x 5 seeds, p < 0.001, same units)"
     )
+    half = 1.96 * expected.mean(axis=1).std() / np.sqrt(500)
+    assert found.bootstrap == pytest.approx((expected.mean() - half, expected.mean() + half), abs=3e-3)
     (turned,), _ = compare(collect([tmp_path]), "loss", "ce", "kl")
     assert turned.difference == pytest.approx(-found.difference)
+    assert turned.verdict == found.verdict
+
+
+def test_each_seed_has_its_exact_test_and_its_odds(tmp_path: Path) -> None:
+    expected = _pairs(tmp_path, seeds=2)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    for seed, column in enumerate(expected.T):
+        first, second = int((column == 1).sum()), int((column == -1).sum())
+        table = [[0, first], [second, 0]]
+        assert found.by_seed[seed].seed == seed
+        assert found.by_seed[seed].p == pytest.approx(contingency_tables.mcnemar(table, exact=True).pvalue)
+        assert found.by_seed[seed].odds == pytest.approx((first + 0.5) / (second + 0.5))
+    assert "McNemar: seed 0 +" in " ".join(told_views(found))
+
+
+def _noisy(folder: Path, gains: dict[float, float], seeds: int = 5, questions: int = 400) -> Path:
+    """KL gains so much over CE at each sparsity, plus what seeds and questions do."""
+    for sparsity, gain in gains.items():
+        generator = np.random.default_rng(round(100 * sparsity))
+        hard = generator.random(questions)
+        for seed in range(seeds):
+            for loss, share in (("ce", 0.6), ("kl", 0.6 + gain)):
+                right = 0.5 * hard + 0.5 * generator.random(questions) < share
+                sweeps.save(sweeps.record(loss=loss, sparsity=sparsity, seed=seed, questions=questions), folder, right)
+    return folder
+
+
+def test_p_values_are_adjusted_for_the_family_that_is_declared(tmp_path: Path) -> None:
+    gains = {0.1: 0.0, 0.3: 0.03, 0.5: 0.06, 0.7: 0.2}
+    collection = collect([_noisy(tmp_path, gains)])
+    found, _ = compare(collection, "loss", "kl", "ce")
+    p_values = [each.estimate.p for each in found if each.estimate]
+    expected = multitest.multipletests(p_values, method="holm")[1]
+    assert [each.adjusted for each in found] == pytest.approx(list(expected))
+    assert [each.claimed for each in found] == [p < 0.05 for p in expected]
+    assert found[-1].claimed and not found[0].claimed
+    assert all("after Holm over 4 sparsities" in each.verdict for each in found)
+    assert found[0].verdict.startswith("KL and CE are not told apart: ")
+    few, _ = compare(collection.where({"sparsity": ["0.3", "0.5"]}), "loss", "kl", "ce")
+    assert [each.family for each in few] == [(2, "sparsities")] * 2
+    table = as_table(found)
+    assert list(table["p_holm"]) == pytest.approx(list(expected)) and set(table["family"]) == {4}
+
+
+def _measured_as(made: Record, key: str) -> Record:
+    """The same run with another key of its last evaluation."""
+    return replace(made, stages=[*made.stages[:-1], replace(made.stages[-1], key=key)])
+
+
+def test_one_measurement_under_two_names_is_one_test(tmp_path: Path) -> None:
+    """At sparsity 0 all criteria remove nothing: the runs come to the same."""
+    for criterion in ("l2", "random"):
+        for seed in range(3):
+            for loss in ("kl", "ce"):
+                right = np.random.default_rng([seed, len(loss), ord(loss[0])]).random(300) < 0.6
+                made = sweeps.record(loss=loss, criterion=criterion, sparsity=0.0, seed=seed, questions=300)
+                sweeps.save(_measured_as(made, f"{loss} {seed}"), tmp_path, right)
+    found, _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert len(found) == 2 and {each.family[0] for each in found} == {1}
+    assert found[0].adjusted == found[1].adjusted == found[0].estimate.p  # type: ignore[union-attr]
+
+
+def test_recovery_sets_are_compared_apart_and_in_their_order(tmp_path: Path) -> None:
+    for size in (15, 120, 30):
+        for seed in range(2):
+            for loss in ("kl", "ce"):
+                right = np.random.default_rng([seed, size, ord(loss[0])]).random(200) < 0.6
+                made = sweeps.record(loss=loss, seed=seed, train_size=size)
+                sweeps.save(_measured_as(made, f"{loss} {seed} {size}"), tmp_path, right)
+    found, _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert [each.size for each in found] == ["15", "30", "120"]
+    assert "removed by L2, 15 recovery questions (" in found[0].verdict
+    assert "after Holm over 3 numbers of recovery questions" in found[0].verdict
+
+
+def test_few_seeds_have_an_interval_for_these_questions(tmp_path: Path) -> None:
+    _pairs(tmp_path, seeds=3)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert "500 questions x 3 seeds, interval over seeds, for these questions, p" in found.verdict
+
+
+def test_one_seed_claims_nothing(tmp_path: Path) -> None:
+    _pairs(tmp_path, seeds=1)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert found.by_seed[0].p < 0.05 and not found.claimed and found.adjusted is None
+    assert (
+        found.verdict.startswith("KL minus CE: +")
+        and "other seeds are not known, so nothing is claimed" in found.verdict
+    )
+    assert " p " not in found.verdict
+    assert found.needed() is None and told_needed(found) == ""
+
+
+def test_the_size_of_a_study_that_would_see_a_difference_is_told(tmp_path: Path) -> None:
+    found, _ = compare(collect([_noisy(tmp_path, {0.5: 0.0})]), "loss", "kl", "ce")
+    needed = found[0].needed(0.05)
+    assert needed is not None and needed.questions is not None
+    assert f"{needed.questions:,} questions with these seeds" in told_needed(found[0], 0.05)
+    smaller = found[0].needed(0.02)
+    assert smaller is not None and (smaller.questions is None or smaller.questions > needed.questions)
 
 
 def test_conditions_are_compared_apart(tmp_path: Path) -> None:
@@ -111,6 +216,7 @@ def test_conditions_are_compared_apart(tmp_path: Path) -> None:
         for criterion in ("l2", "random"):
             for sparsity in (0.3, 0.5):
                 for loss, value in (("kl", 0.6), ("ce", 0.5)):
+                    value += 0.1 * (criterion == "random")
                     sweeps.save(
                         sweeps.record(
                             loss=loss, criterion=criterion, sparsity=sparsity, schedule=schedule, accuracy=value
@@ -119,7 +225,7 @@ def test_conditions_are_compared_apart(tmp_path: Path) -> None:
                     )
     found, alone = compare(collect([tmp_path]), "loss", "kl", "ce")
     assert alone == []
-    assert len(found) == 8 and {each.difference for each in found} == {0.1}
+    assert len(found) == 8 and [each.difference for each in found] == pytest.approx([0.1] * 8)
     assert {(each.grade.name, each.about) for each in found} == {
         ("same-units", ", schedule one-shot"),
         ("same-rule", ", schedule iterative"),
@@ -127,7 +233,7 @@ def test_conditions_are_compared_apart(tmp_path: Path) -> None:
     by_criterion, _ = compare(collect([tmp_path]), "criterion", "random", "l2")
     assert len(by_criterion) == 8
     assert {each.grade.name for each in by_criterion} == {"same-rule"}
-    assert by_criterion[0].verdict.startswith("random minus l2: ")
+    assert by_criterion[0].verdict.startswith("random minus L2: +10.0 points")
     assert {each.about for each in by_criterion} == {
         f", loss {loss}, schedule {schedule}" for loss in ("CE", "KL") for schedule in ("one-shot", "iterative")
     }
@@ -149,6 +255,7 @@ def test_seeds_that_give_the_same_run_are_one_pair(tmp_path: Path) -> None:
         sweeps.save(sweeps.record(loss="none", criterion="l1", seed=seed, accuracy=0.4), tmp_path)
     (found,), _ = compare(collect([tmp_path]), "criterion", "l2", "l1")
     assert (found.seeds, found.distinct, len(found.by_seed)) == (3, 1, 1)
+    assert found.tested
     assert "3 seeds that give the same run" in found.verdict
 
 
@@ -166,7 +273,7 @@ def test_bad_input(tmp_path: Path) -> None:
         compare(collection, "loss", "nothing", "ce")
     with pytest.raises(AnalysisError, match="--factor colour: no run has it"):
         compare(collection, "colour", "a", "b")
-    with pytest.raises(AnalysisError, match="paired by seed"):
+    with pytest.raises(AnalysisError, match="--factor seed: runs are paired by it"):
         compare(collection, "seed", "0", "1")
     with pytest.raises(AnalysisError, match="two different values"):
         compare(collection, "loss", "kl", "kl")

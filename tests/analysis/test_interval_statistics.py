@@ -5,9 +5,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats import contingency_tables, multitest
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.statistics import paired_bootstrap, t_interval, wilson
+from analysis.statistics import (
+    holm,
+    mcnemar,
+    odds_ratio,
+    paired_bootstrap,
+    stratified_t_interval,
+    t_interval,
+    wilson,
+)
 
 
 @given(n=st.integers(1, 5000), share=st.floats(0, 1), level=st.sampled_from([0.9, 0.95, 0.99]))
@@ -52,3 +61,38 @@ def test_paired_bootstrap_covers_the_mean_over_questions_that_the_seeds_share() 
         low, high = paired_bootstrap(differences, resamples=1000)
         covered += low <= truth <= high
     assert 0.92 <= covered / sweeps <= 0.98
+
+
+def test_a_stratified_interval_is_welch_s_for_two_strata_and_t_s_for_one() -> None:
+    a, b = [0.5, 0.55, 0.61, 0.48], [0.7, 0.72, 0.66]
+    assert stratified_t_interval([a]) == pytest.approx(t_interval(a))
+    # the mean of two means is half the difference of a and -b
+    found = stats.ttest_ind(a, [-value for value in b], equal_var=False).confidence_interval()
+    assert stratified_t_interval([a, b]) == pytest.approx((found.low / 2, found.high / 2))
+
+
+def test_strata_weigh_the_same_however_many_seeds_they_have() -> None:
+    low, high = stratified_t_interval([[0.0, 0.2] * 10, [0.9, 1.1]])
+    assert (low + high) / 2 == pytest.approx(0.55)
+
+
+@given(st.lists(st.integers(-1, 1), min_size=1, max_size=60))
+def test_mcnemar_is_that_of_statsmodels(differences: list[int]) -> None:
+    table = [[5, differences.count(1)], [differences.count(-1), 7]]
+    assert mcnemar(differences) == pytest.approx(contingency_tables.mcnemar(table, exact=True).pvalue)
+
+
+def test_mcnemar_by_hand() -> None:
+    # five questions for one side and one for the other: 2 (1 + 6) / 2**6
+    assert mcnemar([1, 1, 1, 1, 1, -1, 0, 0]) == pytest.approx(14 / 64)
+    assert mcnemar([0, 0]) == 1
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(list(multitest.multipletests(p_values, method="holm")[1]))
+
+
+def test_the_odds_ratio_counts_what_one_side_alone_answers() -> None:
+    assert odds_ratio([1, 1, 1, -1, 0, 0]) == pytest.approx(3.5 / 1.5)
+    assert odds_ratio([0, 0]) == 1

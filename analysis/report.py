@@ -1,0 +1,66 @@
+"""One Markdown page of a sweep: what was found, the table, every figure with its caption, and what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from analysis import tables
+from analysis.collect import AnalysisError, Collection
+from analysis.comparison import LOSSES, compare
+from analysis.curves import main_axis, points
+from analysis.figures import FIGURES
+from analysis.figures.style import PLAIN, Venue
+
+REPORT = "report.md"
+
+
+def verdicts(collection: Collection) -> list[str]:
+    """A sentence for each comparison of losses that were both run."""
+    present = set(collection.run_table["loss"])
+    lines = []
+    for a, b in LOSSES:
+        if {a, b} <= present:
+            lines += [each.verdict for each in compare(collection, "loss", a, b)[0]]
+    return lines
+
+
+def draw_all(collection: Collection, folder: Path, venue: Venue = PLAIN) -> tuple[dict[str, str], dict[str, str]]:
+    """Draw every figure that the records allow.
+
+    Returns:
+        Name -> caption of those that are drawn, and name -> reason of those that are not. What a drawn figure lacks is
+        behind its caption.
+    """
+    drawn, left_out = {}, {}
+    for name, figure in FIGURES.items():
+        try:
+            found = figure(collection, folder, venue)
+        except AnalysisError as error:
+            left_out[name] = str(error).splitlines()[-1]
+            continue
+        drawn[name] = " ".join([found.caption, *(f"({gap})" for gap in found.gaps)])
+    return drawn, left_out
+
+
+def write(collection: Collection, folder: Path) -> Path:
+    """Write `report.md` and the figures that it shows into `folder`.
+
+    Raises:
+        AnalysisError: No run has an accuracy.
+    """
+    found = points(collection, x=main_axis(collection))
+    table = tables.of(collection, found).written("markdown")
+    drawn, left_out = draw_all(collection, folder / "figures")
+    lines = [f"# {' and '.join(each.name for each in collection.folders)}", ""]
+    if sentences := verdicts(collection):
+        lines += ["## Verdicts", "", *(f"- {sentence}" for sentence in sentences), ""]
+    lines += ["## Accuracy", "", table, ""]
+    lines += ["## Figures", ""]
+    for name, caption in drawn.items():
+        lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", "", caption, ""]
+    if left_out:
+        lines += ["Not drawn:", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
+    lines += ["## Runs", "", *collection.account(), ""]
+    path = folder / REPORT
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
