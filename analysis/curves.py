@@ -186,7 +186,8 @@ def points(
         )
     numbers = pandas.DataFrame(rows).astype({"dense": float, "dense_x": float, "x": float, "n": "Int64"})
     table = pandas.concat([about.iloc[numbers["run"]].reset_index(drop=True), numbers], axis=1)
-    _refuse_doubles(collection, table, [column for column in asked if column not in RUN_COLUMNS])
+    keys = [column for column in dict.fromkeys([*asked, where.swept]) if column not in RUN_COLUMNS]
+    _refuse_doubles(collection, table, keys)
 
     told = {*pool, where.swept, *EXPLAINS.get(where.name, ())}
     chosen = list(facets) if facets is not None else varying(table, [c for c in FACETS if c not in {*asked, *told}])
@@ -315,15 +316,21 @@ def _number(value: object) -> float | None:
 
 def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> tuple[pandas.DataFrame, list[str]]:
     """The conditions that were run on all that is pooled: a mean over fewer tasks is no point of the same curve."""
-    most = table.groupby(list(pool), dropna=False).ngroups
-    counts = table.groupby(list(by), dropna=False)[list(pool)].transform(lambda each: each.nunique(dropna=False))
-    whole = counts.prod(axis=1) == most
+    places = table.groupby(list(pool), dropna=False)
+    whole = pandas.Series(False, index=table.index)
+    gaps = []
+    for key, group in table.assign(place=places.ngroup()).groupby(list(by), dropna=False):
+        if group["place"].nunique() == places.ngroups:
+            whole[group.index] = True
+            continue
+        ran = " and ".join(sorted(set(group[pool[0]].map(str))))
+        gaps.append(
+            f"{names.label(by, key)}: was run on {ran} only, not on all {places.ngroups} {pool[0]}s, {len(group):,} "
+            f"run{'s' * (len(group) > 1)} left out"
+        )
     if not whole.any():
-        raise AnalysisError(f"--pool {','.join(pool)}: no condition was run on all {most} of them.")
-    left = int((~whole).sum())
-    return table[whole], [f"{left:,} runs of conditions that were not run on all {most} {pool[0]}s, left out"] * (
-        left > 0
-    )
+        raise AnalysisError(f"--pool {','.join(pool)}: no condition was run on all {places.ngroups} of them.")
+    return table[whole], gaps
 
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
-SHIFT = 0.03
+SHIFT = 0.02
 """Share of the x-range over which the lines at one point are spread."""
 
 
@@ -78,7 +78,7 @@ def draw(
             axes.set_ylim(*_limits(summary, table, chances.values(), by_seed, metric))
         layout.figure.supxlabel(axis.label)
         for axes in layout.leftmost:
-            axes.set_ylabel(wrapped(metric.axis))
+            axes.set_ylabel(wrapped(metric.axis, venue))
         order = [label(line) for line in appearance]
         entries = {key: handles[key] for key in [*order, *(key for key in handles if key not in order)]}
         legend(layout.figure, entries, names.heading(found.lines[0]))
@@ -211,7 +211,7 @@ def _caption(found: Points, summary: pandas.DataFrame, chances: dict[tuple[objec
     seeds = names.span(summary["seeds"])
     asked = f" on {names.span(summary['questions'].dropna())} test questions" if metric.asked else ""
     x = found.axis.label.removesuffix(" (%)")
-    said = [f"{metric.label}{asked} against the {x[0].lower()}{x[1:]}."]
+    said = [f"{metric.label}{asked} against the {x[0].lower()}{x[1:]}{at_one_sparsity(found)}."]
     if found.pooled:
         said.append(f"Means over {' and '.join(f'{column}s' for column in found.pooled)}, all with the same weight.")
     if by_seed:
@@ -243,6 +243,14 @@ def _caption(found: Points, summary: pandas.DataFrame, chances: dict[tuple[objec
         said.append("Times were measured with a clock and differ from one run to the next.")
     said.append("Lines are moved sideways a little, so that their bars can be told apart.")
     return " ".join(said)
+
+
+def at_one_sparsity(found: Points) -> str:
+    """`, 90 % of MLP neurons removed` where that is no axis and the same for all runs."""
+    sparsities = found.table["sparsity"].unique()
+    if found.axis.swept == "sparsity" or len(sparsities) > 1:
+        return ""
+    return f", {names.spaced(sparsities[0])} of {names.units(set(found.table['structure']))} removed"
 
 
 def differ_by_subset(table: pandas.DataFrame) -> bool:

@@ -71,32 +71,45 @@ def draw(comparisons: Sequence[Comparison], folder: Path, venue: Venue = PLAIN) 
                 log_axis(axes, {float(each.size) for each in comparisons})
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        marks = {"claimed": ("o", COLOUR, COLOUR), "not told apart": ("o", COLOUR, "white")}
-        if any(each.grade.name == "not controlled" for each in comparisons):
-            marks["not controlled"] = ("x", PALE, PALE)
+        marks = {
+            "claimed": ("o", COLOUR, COLOUR),
+            "not told apart": ("o", COLOUR, "white"),
+            "not controlled": ("x", PALE, PALE),
+        }
+        shown = {_mark(each) for each in comparisons}
         for told, (marker, colour, face) in marks.items():
+            if told not in shown:
+                continue
             handles[told] = Line2D(
                 [], [], marker=marker, color=colour, markerfacecolor=face, markersize=4, linestyle="none"
             )
         removed = f"Requested share of {comparisons[0].units} removed (%)"
         layout.figure.supxlabel("Recovery questions" if by_size else removed)
         for axes in layout.leftmost:
-            axes.set_ylabel(wrapped(f"Accuracy, {sides[0]} minus {sides[1]} (points)"))
+            axes.set_ylabel(wrapped(f"Accuracy, {sides[0]} minus {sides[1]} (points)", venue))
         legend(layout.figure, handles)
         name = names.file_name(f"{factor}_{a}_minus_{b}")
-        return save(layout.figure, folder, name, {"": as_table(comparisons)}, _caption(comparisons, sides))
+        return save(layout.figure, folder, name, {"": as_table(comparisons)}, _caption(comparisons, sides, by_size))
 
 
 def _panel(each: Comparison, by_size: bool) -> tuple[str, str]:
     return each.criterion, each.about + (f", recovery questions {each.size}" if each.size and not by_size else "")
 
 
-def _caption(comparisons: Sequence[Comparison], sides: Sequence[str]) -> str:
+def _mark(each: Comparison) -> str:
+    if each.grade.name == "not controlled":
+        return "not controlled"
+    return "claimed" if each.claimed else "not told apart"
+
+
+def _caption(comparisons: Sequence[Comparison], sides: Sequence[str], by_size: bool) -> str:
     over = sorted({each.estimate.over for each in comparisons if each.estimate})
     number, what = next((each.family for each in comparisons if each.tested), (0, ""))
     questions, seeds = (names.span(getattr(each, number) for each in comparisons) for number in ("questions", "seeds"))
     said = [
-        f"Accuracy of {sides[0]} minus that of {sides[1]}, paired on {questions} questions and {seeds} seeds.",
+        f"Accuracy of {sides[0]} minus that of {sides[1]}, paired on {questions} questions and {seeds} "
+        f"seed{'s' * (seeds != '1')}.",
+        *([f"{names.spaced(comparisons[0].sparsity)} of {comparisons[0].units} removed."] if by_size else []),
         f"Bars: 95 % intervals over {' or '.join(over)}." if over else "No spread, so no intervals.",
     ]
     if number:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from analysis import names
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.curves import conditions, differ, select
-from analysis.figures.style import PLAIN, Drawn, Venue, grid, legend, looks, save, style
+from analysis.figures.style import PLAIN, Drawn, Venue, grid, legend, looks, save, style, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -66,7 +66,7 @@ def sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Draw
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         layout.figure.supxlabel("Layer (0 is next to the embedding)")
         for axes in layout.leftmost:
-            axes.set_ylabel(f"Share of {names.units(set(table['pruned']))} removed (%)")
+            axes.set_ylabel(wrapped(f"Share of {names.units(set(table['pruned']))} removed (%)", venue))
         legend(layout.figure, handles, "Requested sparsity")
         caption = (
             f"Share of units removed from each layer at the end, mean over {names.span(data['runs'])} runs (seeds and "

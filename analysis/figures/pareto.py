@@ -84,8 +84,10 @@ def size(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     """Accuracy against parameters.
 
     Raises:
-        AnalysisError: No run has both.
+        AnalysisError: No run has both, or all have one size.
     """
+    if points(collection, metric("parameters"), ACCURACY)[0]["x"].nunique() < 2:
+        raise AnalysisError("all runs came to one size, so there is nothing to weigh accuracy against.")
     return front(collection, folder, metric("parameters"), ACCURACY, venue=venue)[0]
 
 
@@ -114,8 +116,8 @@ def front(
         (axes,) = layout.axes
         handles = _draw(axes, table, x, y, appearance, beside)
         axes.set_xlabel(_axis(x, chooses))
-        axes.set_ylabel(wrapped(_axis(y, chooses)))
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        axes.set_ylabel(wrapped(_axis(y, chooses), venue))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
         for metric, axis, values in ((x, axes.xaxis, table["x"]), (y, axes.yaxis, table["y"])):
             if not metric.share and values.max() >= 1e4:
                 axis.set_major_formatter(EngFormatter(sep=""))

@@ -20,15 +20,18 @@ BINS = 10
 """Equal-width bins of confidence, as in the metric `ece`."""
 MOST = 6
 """Panels."""
+FEWEST = 10
+"""Answers in a bin that is drawn: of fewer, a share says nothing."""
 
 
 def reliability(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     """One panel for each facet and sparsity, one line for each condition; discs say how many answers a bin holds.
 
     Confidence is the largest probability of the softmax over the scores of the choices. Bins of all seeds are joined.
+    Those of fewer than `FEWEST` answers are in the csv alone.
 
     Raises:
-        AnalysisError: There are more panels than can be shown, or predictions are missing.
+        AnalysisError: There are more panels than can be shown, predictions are missing, or no bin has enough answers.
     """
     found = points(collection, x="target")
     by = [*found.facets, *found.lines, "sparsity"]
@@ -37,6 +40,8 @@ def reliability(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
         for key, group in found.table.groupby(by, dropna=False)
     ]
     data = pandas.concat(tables, ignore_index=True)[[*by, "bin", "confidence", "accuracy", "answers", "share"]]
+    if (data["answers"] < FEWEST).all():
+        raise AnalysisError(f"no bin of confidence holds {FEWEST} answers: ask more questions.")
     shown = [*found.facets, "sparsity"]
     panels = conditions(data, shown)
     if len(panels) > MOST:
@@ -48,18 +53,23 @@ def reliability(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
         raise AnalysisError(
             f"{len(panels)} panels do not fit a page. Draw fewer runs, for instance --where criterion=l2."
         )
+    facets, sparsities = conditions(data, found.facets), {panel[-1] for panel in panels}
+    if len(facets) > len(sparsities):
+        panels.sort(key=lambda panel: (float(str(panel[-1])), facets.index(panel[:-1])))
     appearance = looks(found.lines, conditions(data, found.lines))
     with style(venue):
-        layout = grid(venue, len(panels), height=2.1)
+        layout = grid(venue, len(panels), most=min(3, max(len(facets), len(sparsities))), height=2.1)
         handles: dict[str, Artist] = {}
         for axes, panel in zip(layout.axes, panels, strict=True):
             handles["as sure as right"] = axes.plot([0, 100], [0, 100], color="black", linewidth=0.7, dashes=(4, 3))[0]
             for line, (colour, marker, dashes) in appearance.items():
                 chosen = select(select(data, shown, panel), found.lines, line).sort_values("bin")
+                chosen = chosen[chosen["answers"] >= FEWEST]
                 if chosen.empty:
                     continue
                 x, y = 100 * chosen["confidence"], 100 * chosen["accuracy"]
-                axes.scatter(x, y, s=3 + 200 * chosen["share"], color=colour, alpha=0.45, linewidth=0, zorder=3)
+                discs = 3 + 200 * chosen["share"]
+                axes.scatter(x, y, s=discs, color=colour, alpha=0.45, linewidth=0, zorder=3, clip_on=False)
                 (handles[names.label(found.lines, line)],) = axes.plot(
                     x,
                     y,
@@ -69,6 +79,7 @@ def reliability(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
                     linestyle=dashes,
                     linewidth=0.9,
                     zorder=4,
+                    clip_on=False,
                 )
             removed = f"{names.spaced(float(str(panel[-1])))} removed"
             axes.set_title(", ".join(filter(None, [names.title(found.facets, panel[:-1]), removed])))
@@ -84,8 +95,12 @@ def reliability(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
             f"{names.span(found.table['n'])} test questions, answers of {seeds} seeds "
             "joined. Discs: the share of answers in the bin. Below the dashed line a model is surer than right."
         )
-        left = len(conditions(data, shown)) - len(panels)
-        gaps = [*found.gaps, *([f"{left} panels of other sparsities are not drawn; their data are"] if left else [])]
+        if (data["answers"] < FEWEST).any():
+            caption += f" Bins of fewer than {FEWEST} answers are not drawn."
+        gaps = list(found.gaps)
+        if left := sorted({float(str(panel[-1])) for panel in conditions(data, shown)} - set(sparsities)):
+            told = ", ".join(map(names.spaced, left))
+            gaps.append(f"panels of {told} removed are not drawn, to fit a page; their numbers are in reliability.csv")
         return save(layout.figure, folder, "reliability", {"": data}, caption, gaps)
 
 

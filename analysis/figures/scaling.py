@@ -57,6 +57,7 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
     )
     if data.empty:
         raise AnalysisError("no condition has two seeds that differ, so nothing is known of their spread.")
+    by_subset = curve.differ_by_subset(found.table)
     panels = conditions(data, found.facets)
     appearance = looks(found.lines, conditions(data, found.lines))
     with style(venue):
@@ -94,14 +95,13 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
                 )
             log_axis(axes, set(data[X]))
             axes.set_ylim(bottom=0)
-            axes.set_ylabel(wrapped(reading.label))
+            axes.set_ylabel(wrapped(reading.label if by_subset else reading.label.replace("subsets", "seeds"), venue))
             if rows > 1:
                 axes.set_title(names.title(found.facets, facet))
         layout.figure.supxlabel("Recovery questions")
         legend(layout.figure, handles, names.heading(found.lines[0]))
-        return save(
-            layout.figure, folder, "uncertainty_vs_recovery_questions", {"": data}, _caption(found, data), found.gaps
-        )
+        gaps = list(dict.fromkeys([*found.gaps, *calibration.gaps]))
+        return save(layout.figure, folder, "uncertainty_vs_recovery_questions", {"": data}, _caption(found, data), gaps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class Reading:
 
 
 READINGS = (
-    Reading(name="width", label="Width of the 95 % interval of accuracy (points)", bars=False),
+    Reading(name="width", label="Width of the 95 % interval (points)", bars=False),
     Reading(name="deviation", label="Standard deviation over subsets (points)", bars=True),
     Reading(name="ece", label="Expected calibration error (%)", bars=True),
 )
@@ -131,6 +131,11 @@ def _points(collection: Collection) -> Points:
 def _readings(collection: Collection, group: pandas.DataFrame, calibration: Points) -> dict[str, object]:
     distinct = group.drop_duplicates("work")
     runs = [collection.runs[run] for run in distinct["run"]]
+    if any(not run.right.index.equals(runs[0].right.index) for run in runs):
+        raise AnalysisError(
+            f"{runs[0].folder} and other seeds of the same condition answered different test questions, so they have "
+            "no interval in common. Analyse their sweeps separately."
+        )
     right = np.stack([run.right.to_numpy(dtype=float) for run in runs], axis=1)
     over = estimate(right)
     values = list(distinct["value"])
@@ -164,9 +169,9 @@ def _caption(found: Points, data: pandas.DataFrame) -> str:
         else "All seeds had the same recovery questions in another order (task.subset is not set)."
     )
     return (
-        f"Uncertainty against the number of recovery questions, {names.span(data['seeds'])} seeds, "
-        f"{names.span(data['questions'])} test questions. Left: width of the 95 % interval of the mean accuracy, over "
-        f"{over}. Middle: standard deviation of accuracy over the seeds, with its 95 % interval (chi square). Right: "
-        f"expected calibration error, mean over seeds with its 95 % interval (t quantiles). {drew} Conditions in which "
-        "the seed changes nothing are left out."
+        f"Uncertainty against the number of recovery questions{curve.at_one_sparsity(found)}; "
+        f"{names.span(data['seeds'])} seeds, {names.span(data['questions'])} test questions. "
+        f"Left: width of the 95 % interval of the mean accuracy, over {over}. Middle: standard deviation of accuracy "
+        "over the seeds, with its 95 % interval (chi square). Right: expected calibration error, mean over seeds with "
+        f"its 95 % interval (t quantiles). {drew} Conditions in which the seed changes nothing are left out."
     )

@@ -36,7 +36,7 @@ def spread(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     appearance = looks(found.lines, conditions(table, found.lines))
     sparsities = sorted(set(table["sparsity"]))
     with style(venue):
-        layout = grid(venue, len(panels), most=2)
+        layout = grid(venue, len(panels))
         handles: dict[str, Artist] = {}
         for axes, facet in zip(layout.axes, panels, strict=True):
             axes.axhline(0, color="black", linewidth=0.6, zorder=1)
@@ -48,12 +48,12 @@ def spread(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
                 handles[names.label(found.lines, line)] = axes.scatter(
                     at, 100 * chosen["distance"], s=9, color=colour, marker=marker, linewidth=0.6, zorder=3
                 )
-            axes.set_xticks(np.arange(len(sparsities)), [names.spaced(each) for each in sparsities])
+            axes.set_xticks(np.arange(len(sparsities)), [names.spaced(each).removesuffix(" %") for each in sparsities])
             axes.grid(visible=False, axis="x")
             axes.set_title(names.title(found.facets, facet))
-        layout.figure.supxlabel(found.axis.label.removesuffix(" (%)"))
+        layout.figure.supxlabel(found.axis.label)
         for axes in layout.leftmost:
-            axes.set_ylabel(wrapped("Accuracy minus the mean over seeds (points)"))
+            axes.set_ylabel(wrapped("Accuracy minus the mean over seeds (points)", venue))
         legend(layout.figure, handles, names.heading(found.lines[0]))
         seeds = names.span(found.table.groupby(by)["seed"].nunique())
         caption = (

@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 import pandas
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, NullFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from analysis import names
 from analysis.collect import AnalysisError
@@ -147,14 +147,23 @@ def looks(columns: Sequence[str], lines: Sequence[tuple[object, ...]]) -> dict[t
         free = [look for look in CYCLE if look not in colours.values()]
         colours |= dict(zip(unknown, free, strict=False))
     if len(colours) < len(firsts) or len(others) > len(DASHES):
-        many, values = columns[0], firsts
-        if len(others) > len(DASHES):
-            many, values = columns[1], [other[0] for other in others]
         raise AnalysisError(
             f"{len(lines)} lines in one figure ({len(firsts)} by {columns[0]}, {len(others)} other conditions) cannot "
-            f"be told apart. Draw fewer at once, for instance with --where {many}={values[0]},{values[-1]}."
+            f"be told apart. Draw fewer at once, for instance with --where {_fewer(columns, lines)}."
         )
     return {line: (*colours[line[0]], DASHES[others.index(line[1:])]) for line in lines}
+
+
+def _fewer(columns: Sequence[str], lines: Sequence[tuple[object, ...]]) -> str:
+    """A filter that keeps the ends of the column that has most values; of `variant` one setting."""
+    values = [
+        sorted(set(each), key=lambda one: names.rank(column, one))
+        for column, each in zip(columns, zip(*lines, strict=True), strict=True)
+    ]
+    column, most = max(zip(columns, values, strict=True), key=lambda each: len(each[1]))
+    if column == "variant":
+        return str(most[-1]).split(" ")[0]
+    return f"{column}={most[0]},{most[-1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,13 +229,14 @@ def log_axis(axes: Axes, points: set[float]) -> None:
     if len(points) <= FEW:
         axes.xaxis.set_major_locator(FixedLocator(sorted(points)))
         axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    written = EngFormatter(sep="")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: written(float(f"{x:.3g}"))))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def wrapped(label: str) -> str:
-    """A label for the height of a panel."""
-    return textwrap.fill(label, 34)
+def wrapped(label: str, venue: Venue) -> str:
+    """A label for the height of a panel; letters without serifs are wider."""
+    return textwrap.fill(label, 32 if venue.serif else 25)
 
 
 def save(

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis import names
 from analysis.collect import AnalysisError, Collection, Run
-from analysis.curves import conditions, points, select, with_condition
+from analysis.curves import conditions, differ, points, select, with_condition
 from analysis.figures.style import PLAIN, Drawn, Venue, grid, legend, looks, save, style
 from regraft.records import TRAINING, TRAINING_COLUMNS
 
@@ -27,6 +27,8 @@ ROUNDING = 1e-9
 def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     """One panel for each facet and loss, since values of different losses do not compare; one line for each sparsity.
 
+    Where all runs have one sparsity, colour tells the first of what else they differ in.
+
     Lines are means over seeds, bands reach from the lowest to the highest seed. Steps count over all recover stages.
 
     Raises:
@@ -34,6 +36,8 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     """
     found = points(collection, x="target", colour="sparsity")
     panels_by, lines = [*found.facets, "loss"], [column for column in found.lines if column != "loss"]
+    one_sparsity = len(lines) > 1 and not differ(found.table, "sparsity")
+    lines = lines[one_sparsity:]
     by = [*panels_by, *lines]
     tables = []
     for key, group in found.table[found.table["loss"] != "none"].groupby(by, dropna=False):
@@ -46,7 +50,9 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     panels = conditions(data, panels_by)
     appearance = looks(lines, conditions(data, lines))
     with style(venue):
-        layout = grid(venue, len(panels), most=2, sharey=False)
+        # a row for each facet, unless all fit beside one another
+        across = len({panel[-1] for panel in panels})
+        layout = grid(venue, len(panels), most=3 if len(panels) <= 3 else min(3, across), sharey=False)
         handles: dict[str, Artist] = {}
         for axes, panel in zip(layout.axes, panels, strict=True):
             for line, (colour, _, dashes) in appearance.items():
@@ -75,6 +81,8 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
             f"Training loss of each optimizer step of recovery, mean over {names.span(data['seeds'])} seeds; bands "
             "from the lowest to the highest seed. Each loss has its own meaning: panels do not compare with each other."
         )
+        if one_sparsity:
+            caption += f" Requested sparsity: {names.spaced(found.table['sparsity'].iloc[0])}."
         if (data["mean"] <= ROUNDING).any():
             caption += " Where the loss is 0, as KL of a model to itself is, there is no line."
         return save(layout.figure, folder, "training_curves", {"": data}, caption, found.gaps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas
 
-from regraft.records import PREDICTIONS, Record, Row, StageRecord
+from regraft.records import PREDICTIONS, TRAINING, Record, Row, StageRecord
 
 CHOICES = 5
+WITHOUT_QUESTIONS = ("parameters", "non_embedding_parameters", "bytes", "macs_per_token")
 
 
 def digest(*parts: object) -> str:
@@ -29,30 +31,68 @@ def record(
     questions: int = 200,
     schedule: str = "one_shot",
     sweep: str = "study",
+    task: str = "facts",
+    recovery_questions: int | None = None,
+    subset: int | None = None,
+    teacher_parameters: int | None = None,
+    neurons: tuple[Sequence[int], Sequence[int]] | None = None,
+    metrics: Mapping[str, float] | None = None,
+    dense: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> Record:
-    """A finished run of prepare, evaluate, prune, recover, evaluate."""
+    """A finished run of prepare, evaluate, prune, recover, evaluate.
+
+    Args:
+        loss: Choice of its group, as are criterion, schedule and task.
+        criterion: See loss.
+        sparsity: Requested.
+        seed: Of the run.
+        accuracy: On test questions, after the last stage; the dense model has 0.97.
+        questions: Asked.
+        schedule: See loss.
+        sweep: Its name.
+        task: See loss.
+        recovery_questions: That the dense model was asked.
+        subset: Draw of recovery questions.
+        teacher_parameters: Size of the teacher.
+        neurons: Those of each layer that were removed, and that there were.
+        metrics: Further ones of the last evaluation; those that know no questions have no split.
+        dense: The same of the dense model; `accuracy` replaces 0.97.
+        settings: `train_size`, `lr`, `tracker` and `loss_settings`.
+    """
+    metrics, dense = metrics or {}, {"accuracy": 0.97} | dict(dense or {})
     config: dict[str, Any] = {
         "sparsity": sparsity,
         "seed": seed,
         "save_model": False,
         "sweep": sweep,
         "model": {"_target_": "Olmo", "layers": 4},
-        "task": {"_target_": "Facts", "train_size": settings.pop("train_size", None)},
+        "task": {"_target_": task.capitalize(), "train_size": settings.pop("train_size", None)}
+        | ({} if subset is None else {"subset": subset}),
         "pruner": {"criterion": {"_target_": criterion}, "structure": {"_target_": "MLP"}},
         "schedule": {"_target_": schedule},
         "loss": {"_target_": loss} | settings.pop("loss_settings", {}),
-        "teacher": {"_target_": "Dense"},
+        "teacher": {"_target_": "Dense"} | ({} if teacher_parameters is None else {"model": teacher_parameters}),
         "recovery": {"_target_": "Training", "lr": settings.pop("lr", 0.001)},
         "tracker": {"_target_": settings.pop("tracker", "WandB")},
         "runtime": {"threads": 1},
     }
     assert not settings, settings
-    prepared = digest("prepared")
+    prepared = digest("prepared") if task == "facts" else digest("prepared", task)
     scored = seed if criterion == "random" else None
     units = digest("units", criterion, sparsity, scored, None if schedule == "one_shot" else loss)
     trained = loss != "none"
-    after = digest(units, loss, seed if trained else None, config["recovery"], config["loss"], sparsity)
+    varied = (config["task"], config["teacher"]) if trained else task
+    after = digest(units, loss, seed if trained else None, config["recovery"], config["loss"], sparsity, varied)
+    details: list[dict[str, Any]] = [
+        {},
+        {},
+        {}
+        if neurons is None
+        else dict(zip(("removed", "dense"), ({"mlp_neurons": list(each)} for each in neurons), strict=True)),
+        {} if teacher_parameters is None or not trained else {"teacher": {"parameters": teacher_parameters}},
+        {},
+    ]
     fingerprints: list[dict[str, str]] = [
         {},
         {},
@@ -70,6 +110,7 @@ def record(
             target_sparsity=sparsity if index > 1 else 0.0,
             fingerprints=fingerprints[index],
             seconds=1.0,
+            details=details[index],
         )
         for index, name in enumerate(names)
     ]
@@ -83,19 +124,29 @@ def record(
             block_sparsity=share,
             model_sparsity=0.6 * share,
             bits=32,
-            split="test",
             metric=metric,
             value=value,
-            **more,
+            **({"split": "test"} | more),
         )
+
+    def further(index: int, found: Mapping[str, float]) -> list[Row]:
+        return [
+            row(index, name, value, split="") if name in WITHOUT_QUESTIONS else row(index, name, value, n=questions)
+            for name, value in found.items()
+            if name != "accuracy"
+        ]
 
     right = round(accuracy * questions) / questions
     rows = [
-        row(1, "accuracy", round(0.97 * questions) / questions, n=questions, ci_low=0.9, ci_high=0.99),
+        row(1, "accuracy", round(dense["accuracy"] * questions) / questions, n=questions, ci_low=0.9, ci_high=0.99),
         row(4, "accuracy", right, n=questions, ci_low=0.0, ci_high=1.0),
-        row(4, "nll", 1.5, n=questions),
+        *([] if "nll" in metrics else [row(4, "nll", 1.5, n=questions)]),
         row(4, "seconds", 0.1, deterministic=False),
+        *further(1, dense),
+        *further(4, metrics),
     ]
+    if recovery_questions is not None:
+        rows.append(row(1, "accuracy", 1.0, n=recovery_questions, split="recovery"))
     return Record(
         run_id=digest(config, sweep if sweep == "other" else "")[:10],
         sweep=sweep,
@@ -104,7 +155,7 @@ def record(
         config=config,
         choices={
             "model": "tiny_olmo2",
-            "task": "facts",
+            "task": task,
             "preparation": "none",
             "pruner": "mlp",
             "pruner/criterion": criterion,
@@ -127,31 +178,57 @@ def predictions(made: Record, right: np.ndarray | None = None) -> pandas.DataFra
     """Answers that agree with the record's accuracy; `right` says which questions of the last stage are answered."""
     tables = []
     for row in made.rows:
-        if row.metric != "accuracy":
+        if (row.metric, row.split) != ("accuracy", "test"):
             continue
         assert row.n is not None and row.value is not None
         gold = np.arange(row.n) % CHOICES
         is_right = np.arange(row.n) < round(row.value * row.n)
         if row.stage_index == 4 and right is not None:
             is_right = right
+        predicted = np.where(is_right, gold, (gold + 1) % CHOICES)
+        scores = np.zeros((row.n, CHOICES))
+        scores[np.arange(row.n), predicted] = 0.2 + 5 * (np.arange(row.n) * 0.618 % 1)
+        task = made.choices["task"]
         tables.append(
             pandas.DataFrame(
                 {
                     "stage_index": row.stage_index,
                     "stage": "evaluate",
                     "split": "test",
-                    "id": [f"q{number:05}" for number in range(row.n)],
+                    "id": [f"{'' if task == 'facts' else task}q{number:05}" for number in range(row.n)],
                     "gold": gold,
-                    "predicted": np.where(is_right, gold, (gold + 1) % CHOICES),
-                    "scores": [[0.0] * CHOICES] * row.n,
+                    "predicted": predicted,
+                    "scores": list(scores),
                 }
             )
         )
     return pandas.concat(tables, ignore_index=True)
 
 
-def save(made: Record, sweep: Path, right: np.ndarray | None = None, with_predictions: bool = True) -> Path:
-    """Write a run as the runner does; the record's accuracy follows `right` if that is given."""
+def training(losses: Sequence[float], stage: int = 3) -> pandas.DataFrame:
+    """What a training of these losses leaves."""
+    steps = np.arange(1, len(losses) + 1)
+    return pandas.DataFrame(
+        {"stage_index": stage, "step": steps, "loss": losses, "lr": 0.001, "grad_norm": 1.0, "examples": 8 * steps}
+    )
+
+
+def save(
+    made: Record,
+    sweep: Path,
+    right: np.ndarray | None = None,
+    with_predictions: bool = True,
+    losses: Sequence[float] | None = None,
+) -> Path:
+    """Write a run as the runner does.
+
+    Args:
+        made: The record; its accuracy follows `right` if that is given.
+        sweep: The folder of the sweep.
+        right: Which questions of the last stage are answered rightly.
+        with_predictions: Whether they are written.
+        losses: Of each training step; None writes no training table.
+    """
     folder = sweep / made.run_id
     (folder / ".hydra").mkdir(parents=True)
     if right is not None:
@@ -162,6 +239,8 @@ def save(made: Record, sweep: Path, right: np.ndarray | None = None, with_predic
         made = replace(made, rows=rows)
     if with_predictions:
         predictions(made, right).to_parquet(folder / PREDICTIONS, index=False)
+    if losses is not None:
+        training(losses).to_parquet(folder / TRAINING, index=False)
     made.save(folder)
     return folder
 

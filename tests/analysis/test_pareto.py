@@ -12,10 +12,14 @@ import sweeps
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
 
 from analysis.__main__ import main
 from analysis.collect import AnalysisError, collect
-from analysis.pareto import front, metric, points, unbeaten
+from analysis.figures import FIGURES
+from analysis.figures.pareto import front, points, unbeaten
+from analysis.metrics import metric
 from regraft.records import Row
 
 # loss, sparsity, parameters after pruning, accuracy on selection and on test questions
@@ -111,3 +115,23 @@ def test_what_is_missing_or_unknown_is_said(search: Path, capsys: pytest.Capture
     assert main(["pareto", str(search), "--x", "beauty"]) == 2
     assert main(["pareto", str(search), "--x", "bytes"]) == 2
     assert "No run has both bytes and accuracy" in capsys.readouterr().err
+
+
+def test_runs_of_one_size_have_no_front(tmp_path: Path) -> None:
+    for loss in ("ce", "kl"):
+        sweeps.save(sweeps.record(loss=loss, metrics={"parameters": 10}), tmp_path / "study")
+    with pytest.raises(AnalysisError, match="all runs came to one size"):
+        FIGURES["pareto_accuracy_vs_parameters"](collect([tmp_path / "study"]), tmp_path)
+
+
+def test_the_front_is_a_staircase_through_the_best(search: Path, tmp_path: Path, drawn: list[Figure]) -> None:
+    FIGURES["pareto_accuracy_vs_parameters"](collect([search]), tmp_path)
+    axes = drawn[0].axes[0]
+    (front,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    assert list(zip(front.get_xdata(), front.get_ydata(), strict=True)) == [(300, 60), (500, 80), (900, 90)]
+    data = pandas.read_csv(tmp_path / "pareto_accuracy_vs_parameters.csv")
+    best = data[data["front"]].drop_duplicates("parameters")
+    assert list(front.get_xdata()) == list(best["parameters"])
+    assert list(front.get_ydata()) == pytest.approx(list(100 * best["accuracy_selection"]))
+    marks = [each for each in axes.collections if isinstance(each, PathCollection)]
+    assert [1000, 95] in [list(each.get_offsets()[0]) for each in marks if len(each.get_offsets()) == 1]
