@@ -34,10 +34,9 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     Raises:
         AnalysisError: No run was trained, or a training table cannot be read.
     """
-    found = points(collection, x="target", colour="sparsity")
-    panels_by, lines = [*found.facets, "loss"], [column for column in found.lines if column != "loss"]
-    one_sparsity = len(lines) > 1 and not differ(found.table, "sparsity")
-    lines = lines[one_sparsity:]
+    found = points(collection, x="target")
+    panels_by, others = [*found.facets, "loss"], [column for column in found.lines if column != "loss"]
+    lines = ["sparsity", *others] if differ(found.table, "sparsity") or not others else others
     by = [*panels_by, *lines]
     tables = []
     for key, group in found.table[found.table["loss"] != "none"].groupby(by, dropna=False):
@@ -81,7 +80,7 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
             f"Training loss of each optimizer step of recovery, mean over {names.span(data['seeds'])} seeds; bands "
             "from the lowest to the highest seed. Each loss has its own meaning: panels do not compare with each other."
         )
-        if one_sparsity:
+        if "sparsity" not in lines:
             caption += f" Requested sparsity: {names.spaced(found.table['sparsity'].iloc[0])}."
         if (data["mean"] <= ROUNDING).any():
             caption += " Where the loss is 0, as KL of a model to itself is, there is no line."

@@ -118,7 +118,7 @@ def test_only_the_figures_that_were_asked_for(made: Path, tmp_path: Path, capsys
 def test_all_figures_tell_which_are_not_drawn_and_why(made: Path, tmp_path: Path, capsys: Captured) -> None:
     told = output(capsys, "figures", made, "--where", "criterion=l2", "sparsity=0.5", "--output", tmp_path)
     drawn, _, left_out = told.partition("not drawn:\n")
-    assert "loss_kl_minus_ce:\n" in drawn
+    assert f"figure: {tmp_path / 'loss_kl_minus_ce.pdf'}\n" in drawn
     assert re.search(r"^  capacity_gap: .{20,}", left_out, re.MULTILINE)
 
 

@@ -178,9 +178,8 @@ def check(seeds: int, questions: int, spread: float, sweeps: int = 2000) -> None
     assert abs(found.found - found.predicted) <= 0.05
 
 
-@pytest.mark.parametrize("seeds", [3, 5])
-def test_intervals_cover_claims_are_seldom_false_and_power_is_as_predicted(seeds: int) -> None:
-    check(seeds, 200, 0.1)
+def test_intervals_cover_claims_are_seldom_false_and_power_is_as_predicted() -> None:
+    check(3, 200, 0.1)
 
 
 @pytest.mark.slow
