@@ -14,17 +14,18 @@ study ?= short#         `study=full` asks for five seeds, all questions and iter
 SWEEP := $(strip $(SWEEP))
 WORKERS := $(strip $(WORKERS))
 study := $(strip $(study))
+SHOWN := quickstart data_scaling criteria l2pft_vs_l2psd layers
 STUDY := l2pft_vs_l2psd$(if $(filter full,$(study)),_full)
 ANALYSIS := $(BIN)/python -m analysis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep study paper figures report test test-slow test-slurm test-ray check fix clean
+.PHONY: help sweep study paper pictures figures report test test-slow test-slurm test-ray check fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-sweep: $(VENV)/.installed ## train the tiny model, run the default sweep, print its table and figure
+sweep: $(VENV)/.installed ## train the tiny model, run the default sweep, print table and verdicts, draw figures
 	@$(call run,quickstart)
 
 study: $(VENV)/.installed ## CE against KL on CommonsenseQA with SmolLM2 (study=full ARGS="model=...": for a GPU)
@@ -40,7 +41,7 @@ endef
 figures: $(VENV)/.installed ## every figure of a sweep that its records allow (SWEEP=quickstart)
 	@$(ANALYSIS) figures multirun/$(SWEEP) --venue $(VENUE)
 
-report: $(VENV)/.installed ## one Markdown page of a sweep, with its table, verdicts and figure (SWEEP=quickstart)
+report: $(VENV)/.installed ## table and verdicts of a sweep again, and a page with its figures (SWEEP=quickstart)
 	@$(ANALYSIS) report multirun/$(SWEEP)
 
 paper: $(foreach sweep,$(PAPER),paper/$(sweep)/.figures paper/$(sweep)/table.tex paper/$(sweep)/values.tex) ## tables, figures and values.tex of PAPER="quickstart ..." into paper/
@@ -59,7 +60,17 @@ paper/$(1)/table.tex: paper/$(1)/results.parquet
 paper/$(1)/values.tex: paper/$(1)/results.parquet
 	@$$(ANALYSIS) values multirun/$(1) --output $$(@D)
 endef
-$(foreach sweep,$(PAPER),$(eval $(call of_sweep,$(sweep))))
+$(foreach sweep,$(sort $(PAPER) $(SHOWN)),$(eval $(call of_sweep,$(sweep))))
+
+# sweep/figure of each picture in the docs, which is named after both
+PICTURES := $(addprefix quickstart/,accuracy_vs_block_sparsity accuracy_vs_retention loss_kl_minus_ce \
+    pareto_accuracy_vs_parameters reliability spread_of_seeds training_curves) \
+    data_scaling/accuracy_vs_recovery_questions data_scaling/uncertainty_vs_recovery_questions \
+    criteria/criteria l2pft_vs_l2psd/accuracy_vs_block_sparsity layers/layer_wise_sparsity
+
+pictures: $(foreach sweep,$(SHOWN),paper/$(sweep)/.figures) ## the pictures of the docs, from the sweeps that they show
+	@mkdir -p docs/pictures
+	@for each in $(PICTURES); do cp paper/$${each%/*}/figures/$${each#*/}.png docs/pictures/$${each%/*}_$${each#*/}.png; done
 
 test: $(VENV)/.installed-dev ## the tests that need neither minutes nor a GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
