@@ -238,11 +238,18 @@ class Collection:
         numbers = ("train_size", "subset", "recovery_questions", "teacher_parameters")
         return pandas.DataFrame(lines, columns=list(RUN_COLUMNS)).astype(dict.fromkeys(numbers, "Int64"))
 
+    @cached_property
+    def drawn_by_seed(self) -> bool:
+        """Whether each seed drew recovery questions of its own (`task.subset: ${seed}`)."""
+        subsets = self.run_table.groupby("seed")["subset"]
+        return bool(self.run_table["subset"].nunique() > 1 and subsets.nunique(dropna=False).max() == 1)
+
     def conditions(self, columns: Sequence[str] = ()) -> pandas.DataFrame:
         """`run_table` for grouping, with further columns.
 
         `train_size` is text, `all` where all were taken, since groupby and nunique pass over gaps. `variant` tells
-        only what the columns leave open. Where a run has no such key there is None; lists are text, since groups need
+        only what the columns leave open. `subset` is text, and empty where each seed drew its own recovery questions:
+        then it is part of what a seed is. Where a run has no such key there is None; lists are text, since groups need
         values that can be hashed.
 
         Args:
@@ -261,7 +268,8 @@ class Collection:
         explained = [*keys, *(EXPLAINED[column] for column in columns if column in EXPLAINED)]
         table = self._table(explained) if explained else self.run_table
         sizes = ["all" if run.train_size is None else str(run.train_size) for run in self.runs]
-        table = table.assign(train_size=sizes)
+        subsets = ["" if run.subset is None or self.drawn_by_seed else str(run.subset) for run in self.runs]
+        table = table.assign(train_size=sizes, subset=subsets)
         for key in keys:
             found = [run.settings.get(key) for run in self.runs]
             values = [str(each) if isinstance(each, list | tuple) else each for each in found]
@@ -281,7 +289,7 @@ class Collection:
             return self
         told = " ".join(f"{column}={','.join(values)}" for column, values in conditions.items())
         try:
-            table = self.conditions(list(conditions))
+            table = self.conditions(list(conditions)).assign(subset=self.run_table["subset"])
         except AnalysisError as error:
             raise AnalysisError(f"--where {told}: {error}") from None
         keep = pandas.Series(True, index=table.index)

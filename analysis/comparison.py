@@ -19,7 +19,7 @@ import pandas
 
 from analysis import names
 from analysis.collect import CHOICES, AnalysisError, Collection, Run, under
-from analysis.crossed import POWER, Estimate, MeanSquares, Needed, estimate, needed
+from analysis.crossed import CROSSED_SEEDS, POWER, Estimate, MeanSquares, Needed, estimate, needed
 from analysis.curves import FACETS, LINES
 from analysis.grades import ORDER, Grade, config_key, grade
 from analysis.statistics import LEVEL, holm, mcnemar, odds_ratio, paired_bootstrap
@@ -137,11 +137,13 @@ class Comparison:
         if self.estimate and self.estimate.over != "questions and seeds":
             fixed = "questions" if self.estimate.over == "seeds" else "models"
             told.append(f"interval over {self.estimate.over}, for these {fixed}")
-        if self.adjusted is not None:
+        if self.estimate and self.adjusted is not None:
             number, what = self.family
-            told.append(names.p_value(self.adjusted) + (f" after Holm over {number} {what}" if number > 1 else ""))
+            by = "" if self.estimate.decided_by == self.estimate.over else f" over {self.estimate.decided_by}"
+            told.append(names.p_value(self.adjusted) + by + (f" after Holm over {number} {what}" if number > 1 else ""))
         if self.grade.name != "not controlled":
             told.append(self.grade.name.replace("-", " "))
+        told += [f"different {name}" for name in self.grade.surroundings]
         return ", ".join(told)
 
     @property
@@ -160,11 +162,12 @@ class Comparison:
         return (f", {self.size} recovery questions" if self.size else "") + self.about
 
     def needed(self, difference: float = SEE) -> Needed | None:
-        """The study that would see `difference`; None where one seed says nothing of how far seeds differ.
+        """The study that would see `difference`; None where too few seeds say how far seeds differ.
 
-        It is asked to see it at the first step of Holm, so that the rest of the family does not matter.
+        It is asked to see it at the first step of Holm, so that the rest of the family does not matter. Fewer seeds
+        than `CROSSED_SEEDS` tell too little of their own spread for a plan.
         """
-        if not self.tested:
+        if not self.tested or 1 < self.squares.seeds < CROSSED_SEEDS:
             return None
         size = self.squares.questions, self.squares.seeds
         return needed(difference, self.squares.components, *size, alpha=(1 - LEVEL) / self.family[0])
@@ -178,11 +181,11 @@ def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[C
     claim something are one family.
 
     Returns:
-        The comparisons in order of criterion and sparsity, and a line for each run that found no partner.
+        The comparisons in order of criterion and sparsity; and a line for each run that found no partner, and for each
+        comparison that cannot be made because predictions are missing or the sides answered different questions.
 
     Raises:
-        AnalysisError: The factor or a value is not in these runs, predictions are missing, or the two sides of a pair
-            answered different questions.
+        AnalysisError: The factor or a value is not in these runs, or no comparison can be made.
     """
     key = config_key(factor)
     if key in ("seed", "task.subset"):
@@ -198,14 +201,23 @@ def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[C
         for column in (*FACETS, *LINES)
         if table[column].nunique() > 1 and column != "criterion" and not under(config_key(column), key)
     ]
-    groups: dict[tuple[str, float, str, str], list[Pair]] = defaultdict(list)
+    groups: dict[tuple[str, float, str, str, bool], list[Pair]] = defaultdict(list)
     for mine, theirs in pairs:
         lines = about[id(mine)], about[id(theirs)]
         sized = "train_size" in columns and lines[0]["train_size"] == lines[1]["train_size"]
         told = _about(*lines, [column for column in columns if not (sized and column == "train_size")])
         criterion = "" if key == "pruner.criterion" else mine.choice("criterion")
-        groups[criterion, mine.sparsity, str(lines[0]["train_size"]) * sized, told].append((mine, theirs))
-    comparisons = [_measured(found, factor, a, b, *group) for group, found in groups.items()]
+        size = str(lines[0]["train_size"]) * sized
+        controlled = grade(mine.record, theirs.record, factor).name != "not controlled"
+        groups[criterion, mine.sparsity, size, told, controlled].append((mine, theirs))
+    comparisons = []
+    for (criterion, sparsity, size, told, _), found in groups.items():
+        try:
+            comparisons.append(_measured(found, factor, a, b, criterion, sparsity, size, told))
+        except AnalysisError as error:
+            alone.append(f"{factor} {a} and {b} at sparsity {sparsity:g}{told} are not compared: {error}")
+    if groups and not comparisons:
+        raise AnalysisError(alone[-1])
     comparisons.sort(key=lambda each: (each.criterion, each.about, each.sparsity, names.rank("", each.size)))
     return _adjusted(comparisons), alone
 
@@ -231,7 +243,7 @@ def differences(pairs: Sequence[Pair]) -> npt.NDArray[np.float64]:
 
 def replicates(pairs: Sequence[Pair]) -> list[Pair]:
     """One pair for each pair of different models, in order of seeds: a seed that changes nothing is no replicate."""
-    ordered = sorted(pairs, key=lambda pair: (pair[0].seed, pair[0].subset or 0))
+    ordered = sorted(pairs, key=lambda pair: pair[0].seed)
     found: dict[tuple[str, str], Pair] = {}
     for pair in ordered:
         found.setdefault((_work(pair[0]), _work(pair[1])), pair)
@@ -290,9 +302,17 @@ def told_needed(each: Comparison, difference: float = SEE) -> str:
     found = each.needed(difference)
     if found is None:
         return ""
-    seeds = f"{found.seeds} seeds of these questions" if found.seeds else "no number of seeds of these questions"
-    questions = f"{found.questions:,} questions with these seeds" if found.questions else "no number with these seeds"
-    return f"  {each.where}: {seeds}, or {questions}"
+    questions = f"about {_rounded(found.questions):,} questions" if found.questions else "no number of questions"
+    if each.squares.seeds == 1:
+        return f"  {each.where}: {questions} (seeds change nothing)"
+    seeds = f"about {_rounded(found.seeds)} seeds" if found.seeds else "no number of seeds"
+    return f"  {each.where}: {seeds} of these questions, or {questions} with these seeds"
+
+
+def _rounded(number: int) -> int:
+    """To two digits, upwards: what is planned from is an estimate."""
+    unit = 10 ** max(len(str(number)) - 2, 0)
+    return -(-number // unit) * unit
 
 
 def told_needed_title(family: int, difference: float = SEE) -> str:
@@ -341,7 +361,13 @@ def _pair(first: Sequence[Run], second: Sequence[Run], key: str) -> tuple[list[P
     for side, runs in enumerate((first, second)):
         for run in runs:
             if id(run) not in paired:
-                cell = {"pruner.criterion": run.choice("criterion"), "sparsity": run.sparsity, "seed": run.seed}
+                cell = {
+                    "model": run.choice("model"),
+                    "task": run.choice("task"),
+                    "pruner.criterion": run.choice("criterion"),
+                    "sparsity": run.sparsity,
+                    "seed": run.seed,
+                }
                 cells[tuple(value for name, value in cell.items() if name != key)][side].append(run)
     alone = []
     for mine, theirs in cells.values():
@@ -382,9 +408,13 @@ def _measured(
         units=names.units({run.choice("structure") for pair in pairs for run in pair}),
         about=about,
         size=size,
-        grade=Grade(weakest.name, tuple(dict.fromkeys(name for each in grades for name in each.differing))),
+        grade=Grade(
+            weakest.name,
+            tuple(dict.fromkeys(name for each in grades for name in each.differing)),
+            tuple(dict.fromkeys(name for each in grades for name in each.surroundings)),
+        ),
         questions=len(table),
-        seeds=len({(mine.seed, mine.subset) for mine, _ in pairs}),
+        seeds=len({mine.seed for mine, _ in pairs}),
         distinct=len(distinct),
         difference=float(table.mean()),
         estimate=estimate(table),

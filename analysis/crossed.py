@@ -53,6 +53,8 @@ MOST_SEEDS, MOST_QUESTIONS = 200, 1_000_000
 """Larger studies are not proposed."""
 NODES = 40
 """Points of a quadrature over a chi square."""
+ROUNDING = 1e-12
+"""Differences that are closer are equal."""
 HALVINGS = 32
 """Of the range in which half the width of an interval lies."""
 
@@ -123,13 +125,16 @@ class Components:
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """A difference with its 95 % interval and the p-value of its being none; what the interval is over."""
+    """A difference with its 95 % interval and the p-value of its being none."""
 
     mean: float
     low: float
     high: float
     p: float
     over: Over
+    """What the interval is over."""
+    decided_by: Over
+    """What the test with the largest p is over, which is the one that is told."""
 
 
 def estimate(differences: npt.ArrayLike, level: float = LEVEL) -> Estimate | None:
@@ -144,13 +149,16 @@ def estimate(differences: npt.ArrayLike, level: float = LEVEL) -> Estimate | Non
         None where all differences are equal: there is no spread to go by, and no interval is invented.
     """
     table = np.asarray(differences, dtype=float)
+    if np.ptp(table) < ROUNDING:
+        return None
     mean, squares = float(table.mean()), MeanSquares.of(table)
     tests = [test for test in _tests(squares, np.array([squares.mss])) if test.spread]
     if not tests:
         return None
     half = float(tests[0].half_width(1 - level)[0])
-    p = max(float(test.p(abs(mean))[0]) for test in tests)
-    return Estimate(mean=mean, low=mean - half, high=mean + half, p=p, over=tests[0].over)
+    p, place = max((float(test.p(abs(mean))[0]), -place) for place, test in enumerate(tests))
+    over, decided_by = tests[0].over, tests[-place].over
+    return Estimate(mean=mean, low=mean - half, high=mean + half, p=p, over=over, decided_by=decided_by)
 
 
 def power(difference: float, components: Components, questions: int, seeds: int, alpha: float = 1 - LEVEL) -> float:
@@ -162,7 +170,7 @@ def power(difference: float, components: Components, questions: int, seeds: int,
     squares = components.expected(questions, seeds)
     spread = math.sqrt(max(squares.msq + squares.mss - squares.mse, 0.0) / (questions * seeds))
     if spread == 0:
-        return float(difference != 0)
+        return 0.0  # nothing is claimed where nothing is known of the spread
     mss, weights = np.zeros(1), np.ones(1)
     if seeds > 1:
         inverse, weights = _over_chi_square(seeds - 1)
@@ -254,7 +262,10 @@ class _Generalized:
     def half_width(self, alpha: float) -> Floats:
         squares = self.squares
         widest = np.sqrt((max(squares.msq - squares.mse, 0.0) + self.mss) / (squares.questions * squares.seeds))
-        low, high = np.zeros_like(self.mss), 2 * widest * stdtrit(squares.seeds - 1, 1 - alpha / 4)
+        low, high = (
+            np.zeros_like(self.mss),
+            2 * widest * stdtrit(min(squares.seeds, squares.questions) - 1, 1 - alpha / 4),
+        )
         for _ in range(HALVINGS):
             middle = (low + high) / 2
             outside = self.p(middle) < alpha

@@ -18,10 +18,8 @@ from regraft.records import Row, StageRecord
 
 FACETS = ("criterion", "structure", "model", "task", "preparation")
 """Columns that get a panel of their own where they vary; the first always does."""
-LINES = ("loss", "allocation", "schedule", "teacher", "recovery", "pipeline", "train_size", "variant")
+LINES = ("loss", "allocation", "schedule", "teacher", "recovery", "pipeline", "train_size", "subset", "variant")
 """Columns that get a line of their own where they vary; the first, which colour tells, always does."""
-REPLICATES = ("seed", "subset")
-"""Columns over which is averaged."""
 EXPLAINS = {"recovery_questions": ("train_size",), "teacher_parameters": ("teacher",)}
 """Column of the x-axis -> columns that say the same in other words."""
 
@@ -245,7 +243,7 @@ def summarise(found: Points, by: Sequence[str] | None = None) -> pandas.DataFram
             dict(zip([*by, swept], key, strict=True))
             | _mean(strata, found.metric)
             | {
-                "seeds": group.groupby(list(REPLICATES), dropna=False).ngroups,
+                "seeds": group["seed"].nunique(),
                 "distinct": group["work"].nunique(),
                 "questions": group["n"].max(),
                 "x": float(group["x"].mean()),
@@ -334,7 +332,7 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
 
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
-    same = [*FACETS, *LINES, *keys, "sparsity", *REPLICATES, "teacher_parameters"]
+    same = [*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]
     twice = table[table.duplicated(same, keep=False)]
     if not twice.empty:
         first, second = (collection.runs[run] for run in twice["run"].iloc[:2])

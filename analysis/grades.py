@@ -11,8 +11,9 @@ fingerprints of what the runs had in hand:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from analysis.collect import CHOICES, fingerprints, settings, under
 from regraft.records import Record
@@ -25,20 +26,30 @@ MOVES = {
     "model": ("model_in", "batches"),
     "preparation": ("model_in",),
     "task": ("model_in", "batches"),
+    "task.train_size": ("batches",),
     "recovery": ("batches",),
+    "recovery.epochs": ("batches",),
+    "recovery.steps": ("batches",),
+    "recovery.batch_size": ("batches",),
+    "recovery.accumulation": ("batches",),
     "schedule": ("batches",),
     "pipeline": ("batches",),
     "sparsity": ("batches",),
 }
-"""Top-level key of a factor -> fingerprints that it decides, so that they may differ with it."""
+"""Key of a factor -> fingerprints that it decides, so that they may differ with it."""
+WHOLE = ("model", "preparation", "task", "schedule", "pipeline")
+"""Keys that stand for all below them, where `MOVES` does not say otherwise."""
 
 
 @dataclass(frozen=True)
 class Grade:
-    """How far a pair of runs is controlled; `differing` names what differs besides the factor."""
+    """How far a pair of runs is controlled."""
 
     name: GradeName
     differing: tuple[str, ...] = ()
+    """What differs besides the factor."""
+    surroundings: tuple[str, ...] = ()
+    """What was different around the runs: code version, libraries, device. It should not matter, and is told."""
 
 
 def grade(a: Record, b: Record, factor: str) -> Grade:
@@ -51,8 +62,9 @@ def grade(a: Record, b: Record, factor: str) -> Grade:
 
     Returns:
         `same-units` if the configs differ in nothing else, the same weights entered pruning, the same units went at
-        each prune stage and each recover stage saw the same batches (a stage that trained on nothing, with
-        `loss=none`, saw none and is passed over); `same-rule` if only the units differ; else `not controlled`.
+        each prune stage and each recover stage saw the same batches (with `loss=none` there are none);
+        `same-rule` if only the units differ; else `not controlled`. What a record should tell and does not counts as
+        different.
     """
     key = config_key(factor)
     mine, theirs = settings(a), settings(b)
@@ -61,17 +73,33 @@ def grade(a: Record, b: Record, factor: str) -> Grade:
         for name in sorted(mine.keys() | theirs.keys())
         if not under(name, key) and (name not in mine or name not in theirs or mine[name] != theirs[name])
     ]
-    moved = MOVES.get(key.split(".")[0], ())
+    moved = MOVES.get(key, MOVES[key.split(".")[0]] if key.split(".")[0] in WHOLE else ())
     if "model_in" not in moved and _entered(a) != _entered(b):
         differing.append("the model that entered pruning")
     batches = fingerprints(a, "recover", "batches"), fingerprints(b, "recover", "batches")
-    if "batches" not in moved and all(batches) and batches[0] != batches[1]:
+    if any(_trained(each) and not seen for each, seen in zip((a, b), batches, strict=True)):
+        differing.append("the recovery batches (they are not recorded)")
+    elif "batches" not in moved and all(batches) and batches[0] != batches[1]:
         differing.append("the recovery batches")
+    units = fingerprints(a, "prune", "units"), fingerprints(b, "prune", "units")
+    if not all(units):
+        differing.append("the units removed (they are not recorded)")
+    surroundings = tuple(name for name, told in SURROUNDINGS.items() if told(a.environment) != told(b.environment))
     if differing:
-        return Grade("not controlled", tuple(differing))
-    if fingerprints(a, "prune", "units") != fingerprints(b, "prune", "units"):
-        return Grade("same-rule")
-    return Grade("same-units")
+        return Grade("not controlled", tuple(differing), surroundings)
+    return Grade("same-units" if units[0] == units[1] else "same-rule", (), surroundings)
+
+
+SURROUNDINGS: dict[str, Callable[[Mapping[str, Any]], object]] = {
+    "code version": lambda environment: environment.get("commit"),
+    "libraries": lambda environment: environment.get("libraries"),
+    "device": lambda environment: environment.get("device"),
+}
+"""What is told of the surroundings -> how an environment tells it."""
+
+
+def _trained(record: Record) -> bool:
+    return record.choices.get("loss") != "none"
 
 
 def config_key(factor: str) -> str:

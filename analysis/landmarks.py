@@ -16,7 +16,7 @@ import pandas
 
 from analysis import names
 from analysis.collect import AnalysisError
-from analysis.curves import REPLICATES, Points, conditions, explained, select
+from analysis.curves import Points, conditions, explained, select
 from analysis.statistics import t_interval
 
 KEPT = 0.95
@@ -127,10 +127,10 @@ def _curves(group: pandas.DataFrame, points: int) -> tuple[np.ndarray, list[str]
     """(curves, sparsities) of the seeds that have all points, each model once, and the names of those that lack one."""
     found: dict[tuple[str, ...], pandas.Series[float]] = {}
     lacking = []
-    for key, runs in group.groupby(list(REPLICATES), dropna=False):
+    for key, runs in group.groupby("seed", dropna=False):
         runs = runs.sort_values("sparsity")
         if len(runs) < points:
-            lacking.append(names.title(REPLICATES, key))
+            lacking.append(f"seed {key}")
         else:
             found.setdefault(tuple(runs["work"]), runs["value"])
     return np.array([curve.to_numpy() for curve in found.values()]), lacking

@@ -15,12 +15,19 @@ REPORT = "report.md"
 
 
 def verdicts(collection: Collection) -> list[str]:
-    """A sentence for each comparison of losses that were both run."""
+    """A sentence for each comparison of losses that were both run, and for each that cannot be made.
+
+    Each pair of losses is a family of its own.
+    """
     present = set(collection.run_table["loss"])
     lines = []
     for a, b in LOSSES:
         if {a, b} <= present:
-            lines += [each.verdict for each in compare(collection, "loss", a, b)[0]]
+            try:
+                comparisons, gaps = compare(collection, "loss", a, b)
+            except AnalysisError as error:
+                comparisons, gaps = [], [str(error)]
+            lines += [*(each.verdict for each in comparisons), *gaps]
     return lines
 
 

@@ -15,7 +15,7 @@ from analysis import names
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.comparison import differences, replicates
 from analysis.crossed import estimate
-from analysis.curves import REPLICATES, Points, conditions, select, summarise
+from analysis.curves import Points, conditions, select, summarise
 from analysis.metrics import ACCURACY, Metric
 from analysis.statistics import LEVEL, holm
 
@@ -61,6 +61,7 @@ def of(collection: Collection, found: Points) -> Table:
     metric, swept = found.metric, found.axis.swept
     facets, lines = found.facets, found.lines
     summary = summarise(found)
+    by_seed = bool((summary["over"] == "seeds").any())
     bold, gaps = best(collection, found, summary)
     most = int(summary["seeds"].max())
     points = sorted(summary[swept].unique())
@@ -76,7 +77,7 @@ def of(collection: Collection, found: Points) -> Table:
         for line in conditions(panel, lines):
             chosen = select(panel, lines, line)
             cells = {
-                row[swept]: Cell(_text(row, most, metric), (facet, line, row[swept]) in bold)
+                row[swept]: Cell(_text(row, most, metric, by_seed), (facet, line, row[swept]) in bold)
                 for row in chosen.to_dict("records")
             }
             keys = zip((*facets, *lines), (*facet, *line), strict=True)
@@ -89,7 +90,7 @@ def of(collection: Collection, found: Points) -> Table:
     what = found.axis.label.removesuffix(" (%)") if swept != "sparsity" else sparsity_name(found.table)
     what = what[0].lower() + what[1:]
     return Table(
-        title=f"{metric.axis} on test questions, mean ± half-width of the 95 % interval, by {what}",
+        title=f"{metric.axis} on test questions, mean{' ± half-width of the 95 % interval' * by_seed}, by {what}",
         header=tuple(header),
         body=tuple(body),
         left=len(facets) + len(lines),
@@ -119,7 +120,7 @@ def best(collection: Collection, found: Points, summary: pandas.DataFrame) -> tu
             runs: dict[Place, dict[Hashable, Run]] = {
                 (facet, line, point): {
                     key: collection.runs[run]
-                    for key, run in select(group, found.lines, line).set_index(list(REPLICATES))["run"].items()
+                    for key, run in select(group, found.lines, line).set_index("seed")["run"].items()
                 }
                 for line in conditions(group, found.lines)
             }
@@ -175,7 +176,7 @@ def sparsity_name(table: pandas.DataFrame) -> str:
 def dense(table: pandas.DataFrame) -> list[tuple[tuple[str, ...], float]]:
     """The metric before pruning of each dense model, with what tells it from the others; a mean over seeds."""
     columns = [column for column in ("model", "task", "preparation") if table[column].nunique() > 1]
-    measured = table.dropna(subset="dense").drop_duplicates([*columns, *REPLICATES, "dense"])
+    measured = table.dropna(subset="dense").drop_duplicates([*columns, "seed", "dense"])
     return [
         (tuple(map(str, key)), float(select(measured, columns, key)["dense"].mean()))
         for key in conditions(measured, columns)
@@ -183,12 +184,15 @@ def dense(table: pandas.DataFrame) -> list[tuple[tuple[str, ...], float]]:
     ]
 
 
-def _text(row: Mapping[Hashable, Any], most: int, metric: Metric) -> str:
+def _text(row: Mapping[Hashable, Any], most: int, metric: Metric, by_seed: bool) -> str:
+    """The mean with half the width of its interval over seeds; where no cell has one, with both ends of Wilson's."""
     text = metric.number(row["mean"])
-    if row["over"] != "nothing":
+    if row["over"] == "seeds":
         text += f" ± {metric.number((row['high'] - row['low']) / 2)}"
-    if row["over"] == "questions":
+    elif by_seed:
         text += MARK
+    elif row["over"] == "questions":
+        text += f" [{metric.number(row['low'])}, {metric.number(row['high'])}]"
     return text if row["seeds"] == most else f"{text} (seeds: {row['seeds']})"
 
 
@@ -200,11 +204,12 @@ def _notes(summary: pandas.DataFrame, most: int, found: Points) -> list[str]:
     if "seeds" in over:
         within = f" within each {found.pooled[0]}" if found.pooled else ""
         notes.append(f"±: interval of the mean over seeds{within} (t quantiles), for these questions.")
-    if "questions" in over:
-        why = "one seed, or seeds that all came to the same value"
-        notes.append(f"{MARK}: interval over the questions (Wilson), since there is no spread over seeds: {why}.")
-    if "nothing" in over:
-        notes.append("No ±: one seed, or seeds that all came to the same value.")
+        if over != {"seeds"}:
+            notes.append(f"{MARK}: no spread over seeds: one seed, or seeds that all came to the same value.")
+    elif "questions" in over:
+        notes.append(
+            "Brackets: 95 % interval over the questions (Wilson), of this one model; nothing is known of seeds."
+        )
     if found.metric == ACCURACY and not found.pooled:
         notes.append(
             "Bold, in formats that have it: significantly better than every other line of the panel (p < 0.05 after "

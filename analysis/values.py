@@ -1,8 +1,9 @@
 r"""Every number that a text would quote, as LaTeX macros: `\regraft{quickstart/accuracy/l2/kl/90}` prints `84.0`.
 
 A key is the sweep, what is told, the condition and, in percent or as a number, the point of the x-axis. `/low` and
-`/high` behind it are the ends of its 95 % interval, `/half` is half its width. A key that does not exist stops LaTeX
-with a message, so a text cannot quote what the records do not say. What LaTeX cannot have in a key is a hyphen in it.
+`/high` behind it are the ends of its 95 % interval, `/half` is half the width of one over seeds. A key that does not
+exist stops LaTeX with a message, so a text cannot quote what the records do not say. What LaTeX cannot have in a key is a
+hyphen in it. Each pair of losses is a family of its own for Holm.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ def _metrics(collection: Collection, gaps: list[str]) -> Iterator[Value]:
             if math.isfinite(row["low"]):
                 yield f"{key}/low", known.number(row["low"])
                 yield f"{key}/high", known.number(row["high"])
-                yield f"{key}/half", known.number((row["high"] - row["low"]) / 2)
+                if row["over"] == "seeds":
+                    yield f"{key}/half", known.number((row["high"] - row["low"]) / 2)
 
 
 def _landmarks(collection: Collection, gaps: list[str]) -> Iterator[Value]:

@@ -125,13 +125,23 @@ class Rates:
     """In which a difference is claimed, by Holm over the family, where there is none."""
 
 
-def rates(world: World, generator: np.random.Generator, *, sweeps: int, questions: int, seeds: int) -> Rates:
-    """Simulate in blocks, so that memory stays small."""
+def rates(
+    world: World, generator: np.random.Generator, *, sweeps: int, questions: int, seeds: int, accuracy: float = 0.5
+) -> Rates:
+    """Simulate in blocks, so that memory stays small; `accuracy` is the second condition's."""
     covered = told = found = claimed = offered = 0
     block = max(1, min(sweeps, 20_000_000 // (questions * seeds)))
     for start in range(0, sweeps, block):
         number = min(block, sweeps - start)
-        drawn = simulate(world, generator, sweeps=number, questions=questions, seeds=seeds, difference=DIFFERENCE)
+        drawn = simulate(
+            world,
+            generator,
+            sweeps=number,
+            questions=questions,
+            seeds=seeds,
+            difference=DIFFERENCE,
+            accuracy=accuracy,
+        )
         for place, table in enumerate(drawn.differences()):
             estimated = estimate(table)
             assert estimated is not None
@@ -148,7 +158,7 @@ def rates(world: World, generator: np.random.Generator, *, sweeps: int, question
         coverage=covered / sweeps,
         accuracy_coverage=told / offered,
         found=found / sweeps,
-        predicted=power(DIFFERENCE, components(world, generator, DIFFERENCE), questions, seeds),
+        predicted=power(DIFFERENCE, components(world, generator, DIFFERENCE, accuracy), questions, seeds),
         claimed=claimed / sweeps,
     )
 
@@ -170,17 +180,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.coverage", description=__doc__.splitlines()[0])
     parser.add_argument("--sweeps", type=int, default=2000, help="simulated sweeps of each line (default: 2000)")
     parser.add_argument("--seed", type=int, default=0, help="of the simulation (default: 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, help=f"of the sweeps (default: {SEEDS})")
+    parser.add_argument("--accuracy", type=float, default=0.5, help="of the second condition (default: 0.5)")
     given = parser.parse_args(arguments)
     write = sys.stdout.write
     write(
         "| seeds | questions | spread of seeds | interval is over | coverage | accuracy: coverage | claimed, none true"
         f" | found, {100 * DIFFERENCE:g} points true | predicted |\n|{' --- |' * 9}\n"
     )
-    for seeds in SEEDS:
+    for seeds in given.seeds:
         for questions in QUESTIONS:
             for spread in SPREADS:
                 generator = np.random.default_rng([given.seed, seeds, questions, round(100 * spread)])
-                found = rates(World(spread=spread), generator, sweeps=given.sweeps, questions=questions, seeds=seeds)
+                found = rates(
+                    World(spread=spread),
+                    generator,
+                    sweeps=given.sweeps,
+                    questions=questions,
+                    seeds=seeds,
+                    accuracy=given.accuracy,
+                )
                 over = "questions and seeds" if seeds >= CROSSED_SEEDS else "seeds"
                 numbers = (found.coverage, found.accuracy_coverage, found.claimed, found.found, found.predicted)
                 told = " | ".join(f"{100 * number:.1f}" for number in numbers)

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
 
+DRAWN = (
+    "Each seed drew its own recovery questions; draws that take most of the pool overlap, and those that take all of it "
+    "are the same."
+)
+"""Of sweeps with `task.subset: ${seed}`."""
 SHIFT = 0.02
 """Share of the x-range over which the lines at one point are spread."""
 
@@ -82,7 +87,7 @@ def draw(
         order = [label(line) for line in appearance]
         entries = {key: handles[key] for key in [*order, *(key for key in handles if key not in order)]}
         legend(layout.figure, entries, names.heading(found.lines[0]))
-        caption = _caption(found, summary, chances, by_seed)
+        caption = _caption(found, summary, chances, by_seed, collection.drawn_by_seed)
         tables = {"": summary, "_runs": table.drop(columns=["run", "work"])}
         file = name or f"{metric.name}_vs_{names.file_name(axis.name)}"
         return save(layout.figure, folder, file, tables, caption, [*found.gaps, *gaps])
@@ -206,7 +211,13 @@ def _limits(
     return max(-2.0, low - margin), min(102.0, high + margin)
 
 
-def _caption(found: Points, summary: pandas.DataFrame, chances: dict[tuple[object, ...], float], by_seed: bool) -> str:
+def _caption(
+    found: Points,
+    summary: pandas.DataFrame,
+    chances: dict[tuple[object, ...], float],
+    by_seed: bool,
+    drawn_by_seed: bool,
+) -> str:
     table, metric = found.table, found.metric
     seeds = names.span(summary["seeds"])
     asked = f" on {names.span(summary['questions'].dropna())} test questions" if metric.asked else ""
@@ -229,8 +240,8 @@ def _caption(found: Points, summary: pandas.DataFrame, chances: dict[tuple[objec
         )
     else:
         said.append(f"Lines: means over {seeds} seed{'s' * (seeds != '1')}; nothing is known of their spread.")
-    if found.axis.name == "recovery_questions" and differ_by_subset(table):
-        said.append("Each seed drew its own recovery questions.")
+    if found.axis.name == "recovery_questions" and drawn_by_seed:
+        said.append(DRAWN)
     if dense := sorted(table["dense"].dropna().unique()):
         told = ", ".join(dict.fromkeys(metric.told(value) for value in dense))
         said.append(f"Dense, the model before pruning: {told}.")
@@ -251,8 +262,3 @@ def at_one_sparsity(found: Points) -> str:
     if found.axis.swept == "sparsity" or len(sparsities) > 1:
         return ""
     return f", {names.spaced(sparsities[0])} of {names.units(set(found.table['structure']))} removed"
-
-
-def differ_by_subset(table: pandas.DataFrame) -> bool:
-    """Whether runs drew different recovery questions."""
-    return bool(table["subset"].nunique(dropna=False) > 1)

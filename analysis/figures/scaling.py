@@ -39,8 +39,8 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
     """Three readings of uncertainty against the number of recovery questions.
 
     * Width of the 95 % interval of the mean accuracy, over questions and seeds (over seeds alone if there are few).
-    * Standard deviation of accuracy over seeds, each with a subset of recovery questions of its own, with its 95 %
-      interval (chi square).
+    * Standard deviation of accuracy over seeds, each with a subset of recovery questions of its own if
+      `task.subset: ${seed}`, with its 95 % interval (chi square).
     * Expected calibration error, mean over seeds with 95 % interval (t quantiles).
 
     Raises:
@@ -57,7 +57,6 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
     )
     if data.empty:
         raise AnalysisError("no condition has two seeds that differ, so nothing is known of their spread.")
-    by_subset = curve.differ_by_subset(found.table)
     panels = conditions(data, found.facets)
     appearance = looks(found.lines, conditions(data, found.lines))
     with style(venue):
@@ -72,9 +71,9 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
                     continue
                 colour, marker, dashes = look
                 y = reading.scale * chosen[reading.name]
-                ends = [reading.scale * chosen[f"{reading.name}_{end}"] for end in ("low", "high")]
                 shift = 1.03 ** (list(appearance).index(line) - (len(appearance) - 1) / 2)
                 if reading.bars:
+                    ends = [reading.scale * chosen[f"{reading.name}_{end}"] for end in ("low", "high")]
                     axes.errorbar(
                         shift * chosen[X],
                         y,
@@ -95,13 +94,20 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
                 )
             log_axis(axes, set(data[X]))
             axes.set_ylim(bottom=0)
-            axes.set_ylabel(wrapped(reading.label if by_subset else reading.label.replace("subsets", "seeds"), venue))
+            axes.set_ylabel(wrapped(reading.label, venue))
             if rows > 1:
                 axes.set_title(names.title(found.facets, facet))
         layout.figure.supxlabel("Recovery questions")
         legend(layout.figure, handles, names.heading(found.lines[0]))
         gaps = list(dict.fromkeys([*found.gaps, *calibration.gaps]))
-        return save(layout.figure, folder, "uncertainty_vs_recovery_questions", {"": data}, _caption(found, data), gaps)
+        return save(
+            layout.figure,
+            folder,
+            "uncertainty_vs_recovery_questions",
+            {"": data},
+            _caption(found, data, collection.drawn_by_seed),
+            gaps,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +122,7 @@ class Reading:
 
 READINGS = (
     Reading(name="width", label="Width of the 95 % interval (points)", bars=False),
-    Reading(name="deviation", label="Standard deviation over subsets (points)", bars=True),
+    Reading(name="deviation", label="Standard deviation over seeds (points)", bars=True),
     Reading(name="ece", label="Expected calibration error (%)", bars=True),
 )
 
@@ -150,8 +156,6 @@ def _readings(collection: Collection, group: pandas.DataFrame, calibration: Poin
         "questions": int(group["n"].max()),
         "width": over.high - over.low if over else math.nan,
         "width_over": over.over if over else "",
-        "width_low": math.nan,
-        "width_high": math.nan,
         "deviation": deviation,
         "deviation_low": low,
         "deviation_high": high,
@@ -161,13 +165,10 @@ def _readings(collection: Collection, group: pandas.DataFrame, calibration: Poin
     }
 
 
-def _caption(found: Points, data: pandas.DataFrame) -> str:
+def _caption(found: Points, data: pandas.DataFrame, drawn_by_seed: bool) -> str:
     over = " or ".join(sorted(set(data["width_over"]) - {""}))
-    drew = (
-        "Each seed drew its own recovery questions and their order."
-        if curve.differ_by_subset(found.table)
-        else "All seeds had the same recovery questions in another order (task.subset is not set)."
-    )
+    same = "All seeds had the same recovery questions in another order (task.subset is not set)."
+    drew = curve.DRAWN if drawn_by_seed else same
     return (
         f"Uncertainty against the number of recovery questions{curve.at_one_sparsity(found)}; "
         f"{names.span(data['seeds'])} seeds, {names.span(data['questions'])} test questions. "

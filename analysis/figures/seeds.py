@@ -65,4 +65,4 @@ def spread(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
 
 
 def _data(table: pandas.DataFrame, by: list[str]) -> pandas.DataFrame:
-    return table[[*by, "seed", "subset", "value", "distance", "deviation"]]
+    return table[[*by, "seed", "value", "distance", "deviation"]]
