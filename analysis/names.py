@@ -12,6 +12,7 @@ CRITERIA = {"l1": "L1", "l2": "L2", "random": "random"}
 SCHEDULES = {"one_shot": "one-shot"}
 COLUMNS = {
     "train_size": "recovery questions",
+    "subset": "recovery subset",
     "recovery_questions": "recovery questions",
     "teacher_parameters": "teacher parameters",
 }

@@ -206,7 +206,9 @@ def _notes(summary: pandas.DataFrame, most: int, found: Points) -> list[str]:
         notes.append(f"±: interval of the mean over seeds{within} (t quantiles), for these questions.")
         if over != {"seeds"}:
             notes.append(f"{MARK}: no spread over seeds: one seed, or seeds that all came to the same value.")
-    elif "questions" in over:
+    elif "nothing" in over:
+        notes.append("No interval: one seed, or seeds that all came to the same value.")
+    else:
         notes.append(
             "Brackets: 95 % interval over the questions (Wilson), of this one model; nothing is known of seeds."
         )

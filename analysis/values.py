@@ -2,8 +2,8 @@ r"""Every number that a text would quote, as LaTeX macros: `\regraft{quickstart/
 
 A key is the sweep, what is told, the condition and, in percent or as a number, the point of the x-axis. `/low` and
 `/high` behind it are the ends of its 95 % interval, `/half` is half the width of one over seeds. A key that does not
-exist stops LaTeX with a message, so a text cannot quote what the records do not say. What LaTeX cannot have in a key is a
-hyphen in it. Each pair of losses is a family of its own for Holm.
+exist stops LaTeX with a message, so a text cannot quote what the records do not say. What LaTeX cannot have in a key is
+a hyphen in it. Each pair of losses is a family of its own for Holm.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 DRAWN = (
-    "Each seed drew its own recovery questions; draws that take most of the pool overlap, and those that take all of it "
+    "Each seed drew its own recovery questions; draws that take most of the pool overlap, and those that take it all "
     "are the same."
 )
 """Of sweeps with `task.subset: ${seed}`."""

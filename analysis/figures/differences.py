@@ -22,16 +22,18 @@ COLOUR, PALE = "#0072B2", "#999999"
 
 def kl_minus_ce(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
     """The paper's comparison: L2PSD against L2PFT."""
-    return draw(compare(collection, "loss", "kl", "ce")[0], folder, venue)
+    comparisons, gaps = compare(collection, "loss", "kl", "ce")
+    return draw(comparisons, folder, venue, gaps)
 
 
-def draw(comparisons: Sequence[Comparison], folder: Path, venue: Venue = PLAIN) -> Drawn:
+def draw(comparisons: Sequence[Comparison], folder: Path, venue: Venue = PLAIN, gaps: Sequence[str] = ()) -> Drawn:
     """One panel for each condition; filled where a difference is claimed, a cross where it is not controlled.
 
     Args:
         comparisons: Of one factor and two values of it.
         folder: Where `<factor>_<a>_minus_<b>` .pdf, .png, .svg, .csv and .txt (caption) go.
         venue: The page.
+        gaps: What is not compared, and why.
 
     Raises:
         AnalysisError: There is nothing to compare, or sparsity is what is compared.
@@ -89,7 +91,9 @@ def draw(comparisons: Sequence[Comparison], folder: Path, venue: Venue = PLAIN) 
             axes.set_ylabel(wrapped(f"Accuracy, {sides[0]} minus {sides[1]} (points)", venue))
         legend(layout.figure, handles)
         name = names.file_name(f"{factor}_{a}_minus_{b}")
-        return save(layout.figure, folder, name, {"": as_table(comparisons)}, _caption(comparisons, sides, by_size))
+        return save(
+            layout.figure, folder, name, {"": as_table(comparisons)}, _caption(comparisons, sides, by_size), gaps
+        )
 
 
 def _panel(each: Comparison, by_size: bool) -> tuple[str, str]:

@@ -74,10 +74,114 @@ def test_fingerprints_count_where_configs_agree() -> None:
     assert grade(a, _with(b, 3, model_in="x"), "loss") == Grade("same-units")
 
 
-def test_a_factor_may_move_the_batches_that_it_decides() -> None:
-    a, b = sweeps.record(lr=0.1), _with(sweeps.record(lr=0.2), 3, batches="x")
-    assert grade(a, b, "recovery") == Grade("same-units")
-    assert grade(a, b, "recovery.lr") == Grade("same-units")
+@pytest.mark.parametrize(
+    ("factor", "may_move"),
+    [
+        ("model", {"batches", "model_in"}),
+        ("model.layers", {"batches", "model_in"}),
+        ("preparation", {"model_in"}),
+        ("task", {"batches", "model_in"}),
+        ("task.scoring", {"batches", "model_in"}),
+        ("train_size", {"batches"}),
+        ("recovery", {"batches"}),
+        ("recovery.epochs", {"batches"}),
+        ("recovery.steps", {"batches"}),
+        ("recovery.batch_size", {"batches"}),
+        ("recovery.accumulation", {"batches"}),
+        ("recovery.learning_rate", set()),
+        ("schedule", {"batches"}),
+        ("pipeline", {"batches"}),
+        ("sparsity", {"batches"}),
+        ("loss", set()),
+        ("teacher", set()),
+        ("criterion", set()),
+    ],
+)
+def test_a_factor_may_move_what_it_decides_and_nothing_else(factor: str, may_move: set[str]) -> None:
+    a = sweeps.record()
+    others = {"batches": _with(a, 3, batches="x"), "model_in": _with(a, 2, model_in="x")}
+    moved = {name for name, other in others.items() if grade(a, other, factor).name == "same-units"}
+    assert moved == may_move
+
+
+def _without(made: Record, stage: int, name: str) -> Record:
+    kept = {key: value for key, value in made.stages[stage].fingerprints.items() if key != name}
+    stages = list(made.stages)
+    stages[stage] = replace(stages[stage], fingerprints=kept)
+    return replace(made, stages=stages)
+
+
+def test_what_is_not_recorded_is_not_taken_for_equal() -> None:
+    kl, ce, none = (sweeps.record(loss=loss) for loss in ("kl", "ce", "none"))
+    for a, b in ((_without(kl, 3, "batches"), ce), (_without(kl, 3, "batches"), _without(ce, 3, "batches"))):
+        assert grade(a, b, "loss") == Grade("not controlled", ("the recovery batches (they are not recorded)",))
+    silent = _without(kl, 2, "units"), _without(ce, 2, "units")
+    assert grade(*silent, "loss") == Grade("not controlled", ("the units removed (they are not recorded)",))
+    assert grade(kl, none, "loss") == Grade("same-units")
+
+
+def test_other_surroundings_are_told(tmp_path: Path) -> None:
+    for loss, commit in (("kl", "abc"), ("ce", "def")):
+        for seed in range(2):
+            made = replace(sweeps.record(loss=loss, seed=seed), environment={"commit": commit, "device": "cpu"})
+            sweeps.save(made, tmp_path, np.random.default_rng([seed, len(commit), ord(loss[0])]).random(200) < 0.5)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert found.grade == Grade("same-units", (), ("code version",))
+    assert found.verdict.endswith("same units, different code version)")
+
+
+def test_draws_of_recovery_questions_are_no_seeds(tmp_path: Path) -> None:
+    """Five subsets under one seed are five comparisons of one seed, and claim nothing."""
+    for subset in range(5):
+        for loss, share in (("kl", 0.8), ("ce", 0.4)):
+            made = sweeps.record(loss=loss, subset=subset)
+            right = np.random.default_rng([subset, ord(loss[0])]).random(200) < share
+            sweeps.save(_measured_as(made, f"{loss} {subset}"), tmp_path, right)
+    found, _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert [each.seeds for each in found] == [1] * 5 and not any(each.claimed for each in found)
+    assert ", recovery subset 3 (" in found[3].verdict
+
+
+def test_a_seed_that_draws_its_own_questions_is_a_seed(tmp_path: Path) -> None:
+    for seed in range(5):
+        for loss, share in (("kl", 0.8), ("ce", 0.4)):
+            right = np.random.default_rng([seed, ord(loss[0])]).random(200) < share
+            sweeps.save(sweeps.record(loss=loss, seed=seed, subset=seed), tmp_path, right)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert found.seeds == 5 and found.claimed
+
+
+def test_one_pair_that_is_not_controlled_leaves_the_others_alone(tmp_path: Path) -> None:
+    _pairs(tmp_path, seeds=3)
+    for loss, lr in (("kl", 0.001), ("ce", 0.5)):
+        sweeps.save(sweeps.record(loss=loss, seed=9, lr=lr, questions=500), tmp_path)
+    found, _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert sorted((each.grade.name, each.seeds) for each in found) == [("not controlled", 1), ("same-units", 3)]
+
+
+def test_what_cannot_be_compared_is_a_gap_beside_what_can(tmp_path: Path) -> None:
+    _noisy(tmp_path, {0.3: 0.1, 0.5: 0.1}, seeds=2)
+    collection = collect([tmp_path])
+    broken = next(run for run in collection.runs if run.sparsity == 0.5)
+    (broken.folder / PREDICTIONS).unlink()
+    found, gaps = compare(collection, "loss", "kl", "ce")
+    assert [each.sparsity for each in found] == [0.3]
+    assert len(gaps) == 1 and "at sparsity 0.5" in gaps[0] and f"{broken.folder}" in gaps[0]
+
+
+def test_the_test_that_decides_is_told_where_it_is_not_that_of_the_interval(tmp_path: Path) -> None:
+    """All seeds agree, and hardly any question: over seeds nearly sure, over questions not."""
+    for seed in range(3):
+        kl = np.arange(200) < 100
+        ce = kl.copy()
+        ce[[0, 1 + seed]] = False
+        for loss, right in (("kl", kl), ("ce", ce)):
+            if seed == 2 and loss == "ce":
+                right[5] = False
+            sweeps.save(sweeps.record(loss=loss, seed=seed), tmp_path, right)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert found.estimate is not None and found.estimate.over == "seeds"
+    assert found.estimate.decided_by == "questions" and " over questions, same units" in found.verdict
 
 
 def _pairs(folder: Path, seeds: int = 3, questions: int = 500) -> np.ndarray:
@@ -206,7 +310,13 @@ def test_the_size_of_a_study_that_would_see_a_difference_is_told(tmp_path: Path)
     found, _ = compare(collect([_noisy(tmp_path, {0.5: 0.0})]), "loss", "kl", "ce")
     needed = found[0].needed(0.05)
     assert needed is not None and needed.questions is not None
-    assert f"{needed.questions:,} questions with these seeds" in told_needed(found[0], 0.05)
+    upwards = -(-needed.questions // 10) * 10
+    assert 100 <= needed.questions < 1000
+    assert f"about {upwards} questions with these seeds" in told_needed(found[0], 0.05)
+    family = replace(found[0], family=(10, "comparisons")).needed(0.05)
+    assert family is not None and family.questions is not None and family.questions > needed.questions
+    few = compare(collect([_noisy(tmp_path / "few", {0.5: 0.0}, seeds=3)]), "loss", "kl", "ce")[0][0]
+    assert few.tested and few.needed(0.05) is None
     smaller = found[0].needed(0.02)
     assert smaller is not None and (smaller.questions is None or smaller.questions > needed.questions)
 

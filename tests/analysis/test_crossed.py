@@ -118,10 +118,22 @@ def test_one_seed_has_an_interval_over_questions() -> None:
     assert estimated.p == pytest.approx(expected.pvalue)
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0])
+@pytest.mark.parametrize("value", [0.0, 1.0, 0.03])
 @pytest.mark.parametrize("seeds", [1, 3, 6])
 def test_without_any_spread_no_interval_is_invented(value: float, seeds: int) -> None:
     assert estimate(np.full((50, seeds), value)) is None
+
+
+def test_few_questions_widen_the_interval_to_what_its_test_does_not_refuse() -> None:
+    table = np.random.default_rng(0).normal(0, 1, (2, 8))
+    estimated = estimate(table)
+    assert estimated is not None
+    moved = estimate(table - estimated.high)
+    assert moved is not None and moved.p == pytest.approx(0.05, abs=1e-4)
+
+
+def test_without_spread_nothing_is_found() -> None:
+    assert power(0.03, Components(question=0.0, seed=0.0, rest=0.0), 100, 5) == 0
 
 
 def test_seeds_that_come_to_the_same_mean_tell_no_spread() -> None:

@@ -238,7 +238,7 @@ def test_where_sparsity_is_no_axis_the_caption_tells_it(
 ) -> None:
     caption = FIGURES["accuracy_vs_recovery_questions"](scaling, tmp_path).caption
     assert "against the recovery questions, 90 % of MLP neurons removed." in caption
-    assert "Each seed drew its own recovery questions." in caption
+    assert "Each seed drew its own recovery questions; draws that" in caption
     assert "90 % of MLP neurons removed" in FIGURES["uncertainty_vs_recovery_questions"](scaling, tmp_path).caption
 
 

@@ -112,7 +112,7 @@ def test_three_readings_of_uncertainty(scaling: Collection, tmp_path: Path, draw
         assert heights == [pytest.approx(list(100 * data.loc[loss, column])) for loss in ("ce", "kl")]
         assert axes.get_ylim()[0] == 0
     assert "Each seed drew its own recovery questions" in result.caption
-    assert "over subsets" in drawn[0].axes[1].get_ylabel().replace("\n", " ")
+    assert "over seeds" in drawn[0].axes[1].get_ylabel().replace("\n", " ")
 
 
 def test_uncertainty_of_one_recovery_set_is_not_said_to_be_over_subsets(

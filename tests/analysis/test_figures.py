@@ -159,7 +159,7 @@ def test_a_figure_that_records_do_not_allow_is_refused(
     assert not (tmp_path / "figures").exists()
 
 
-@pytest.mark.parametrize("name", ["reliability", "uncertainty_vs_recovery_questions", "loss_kl_minus_ce"])
+@pytest.mark.parametrize("name", ["reliability", "uncertainty_vs_recovery_questions"])
 def test_what_needs_answers_names_the_run_that_has_none(name: str, tmp_path: Path) -> None:
     for size in (10, 20):
         for loss in ("ce", "kl"):
@@ -170,3 +170,5 @@ def test_what_needs_answers_names_the_run_that_has_none(name: str, tmp_path: Pat
     (folder / PREDICTIONS).unlink()
     with pytest.raises(AnalysisError, match=f"{folder.name}.*is missing"):
         FIGURES[name](collect([tmp_path / "study"]), tmp_path / "figures")
+    (gap,) = FIGURES["loss_kl_minus_ce"](collect([tmp_path / "study"]), tmp_path / "figures").gaps
+    assert folder.name in gap and "is missing" in gap

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import sweeps
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
 from analysis import tables, values
 from analysis.collect import collect
@@ -66,13 +67,21 @@ def test_means_with_half_widths_and_what_they_are_over(tmp_path: Path) -> None:
     made = table(tmp_path)
     assert made.header == ("loss", "50 %", "80 %")
     lines = {line[0].text: [cell.text for cell in line[1:]] for line in made.body}
-    # t quantile for one degree of freedom times the standard error 5; Wilson's half-widths at 100 and 80 of 200
-    assert lines["KL"] == ["65.0 ± 63.5", "40.0 ± 6.7*"]
-    assert lines["none"] == ["50.0 ± 6.9* (seeds: 1)", ""]
+    # t quantile for one degree of freedom times the standard error 5
+    assert lines["KL"] == ["65.0 ± 63.5", "40.0*"]
+    assert lines["none"] == ["50.0* (seeds: 1)", ""]
     assert lines["dense"] == ["97.0", "97.0"]
     notes = " ".join(made.notes)
     assert "2 seeds unless a cell says otherwise, 200 questions." in notes
-    assert "t quantiles" in notes and "Wilson" in notes
+    assert "t quantiles" in notes and "*: no spread over seeds" in notes
+
+
+def test_where_no_seeds_differ_both_ends_over_the_questions_are_told(tmp_path: Path) -> None:
+    save(tmp_path, {"none": [answers(0.5)]})
+    made = table(tmp_path)
+    low, high = proportion_confint(100, 200, method="wilson")
+    assert made.body[0][1].text == f"50.0 [{100 * low:.1f}, {100 * high:.1f}]"
+    assert "±" not in made.title and "over the questions (Wilson)" in " ".join(made.notes)
 
 
 def test_metrics_that_are_no_shares_have_the_numbers_of_the_other_outputs(tmp_path: Path) -> None:
@@ -82,7 +91,7 @@ def test_metrics_that_are_no_shares_have_the_numbers_of_the_other_outputs(tmp_pa
         sweeps.save(replace(made, rows=[*made.rows, row]), tmp_path)
     collection = collect([tmp_path])
     written = tables.of(collection, points(collection, metric("parameters"), "target", facets=[])).written("text")
-    assert "1,234,567" in written and "\n±: " not in written and "No ±" in written
+    assert "1,234,567" in written and "\n±: " not in written and "No interval: one seed" in written
     assert "Bold" not in written
 
 
