@@ -397,3 +397,14 @@ def test_different_questions_are_not_paired(tmp_path: Path) -> None:
     sweeps.save(sweeps.record(loss="ce", questions=100), tmp_path)
     with pytest.raises(AnalysisError, match="answered different questions"):
         compare(collect([tmp_path]), "loss", "kl", "ce")
+
+
+def test_the_grade_of_several_pairs_is_that_of_the_weakest(tmp_path: Path) -> None:
+    for seed in range(2):
+        for loss in ("kl", "ce"):
+            made = sweeps.record(loss=loss, seed=seed)
+            if (loss, seed) == ("kl", 1):
+                made = _with(made, 2, units="others")
+            sweeps.save(made, tmp_path, np.random.default_rng([seed, ord(loss[0])]).random(200) < 0.5)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert found.grade == Grade("same-rule")
