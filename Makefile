@@ -9,6 +9,7 @@ ARGS ?=#                more arguments for regraft or pytest
 WORKERS ?= 2#           processes that share the tests
 PAPER ?= quickstart data_scaling criteria# the sweeps that `make paper` reads
 VENUE ?= plain#         the page that its figures are drawn for: neurips, icml, acl, ieee, ...
+VENUE := $(strip $(VENUE))
 study ?= short#         `study=full` asks for five seeds, all questions and iterative pruning: for a GPU
 
 SWEEP := $(strip $(SWEEP))
@@ -20,7 +21,7 @@ ANALYSIS := $(BIN)/python -m analysis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help sweep study paper pictures figures report test test-slow test-slurm test-ray check fix clean
+.PHONY: FORCE help sweep study paper pictures figures report test test-slow test-slurm test-ray check fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,16 +45,21 @@ figures: $(VENV)/.installed ## every figure of a sweep that its records allow (S
 report: $(VENV)/.installed ## table and verdicts of a sweep again, and a page with its figures (SWEEP=quickstart)
 	@$(ANALYSIS) report multirun/$(SWEEP)
 
-paper: $(foreach sweep,$(PAPER),paper/$(sweep)/.figures paper/$(sweep)/table.tex paper/$(sweep)/values.tex) ## tables, figures and values.tex of PAPER="quickstart ..." into paper/
+paper: $(foreach sweep,$(PAPER),paper/$(sweep)/.figures-$(VENUE) paper/$(sweep)/table.tex paper/$(sweep)/values.tex) ## tables, figures and values.tex of PAPER="quickstart ..." into paper/
 	@echo "paper: $(foreach sweep,$(PAPER),paper/$(sweep))"
 
+READERS := $(wildcard analysis/*.py) src/regraft/records.py
 # What is made depends on the records and on the code that reads them; what is up to date is left as it is.
+# A file that lists the runs changes when one is added or taken away, and a drawn venue forgets the others.
 define of_sweep
-paper/$(1)/results.parquet: $$(wildcard multirun/$(1)/*/record.json) $$(wildcard analysis/*.py) | $$(VENV)/.installed
-	@test -d multirun/$(1) || { echo "multirun/$(1) is missing. Run it first: $$(BIN)/regraft experiment=$(1)"; exit 1; }
+paper/$(1)/.runs: FORCE
+	@test -d multirun/$(1) || { echo "multirun/$(1) is missing. Run it first$$(if $$(wildcard conf/experiment/$(1).yaml),: $$(BIN)/regraft experiment=$(1),.)"; exit 1; }
+	@mkdir -p $$(@D) && ls multirun/$(1)/*/record.json | { cmp -s - $$@ || ls multirun/$(1)/*/record.json > $$@; }
+paper/$(1)/results.parquet: paper/$(1)/.runs $$(wildcard multirun/$(1)/*/*.json multirun/$(1)/*/*.parquet) $$(READERS) | $$(VENV)/.installed
 	@$$(ANALYSIS) collect multirun/$(1) --output $$(@D)
-paper/$(1)/.figures: paper/$(1)/results.parquet $$(wildcard analysis/figures/*.py)
-	@$$(ANALYSIS) figures multirun/$(1) --venue $$(VENUE) --output $$(@D)/figures
+paper/$(1)/.figures-%: paper/$(1)/results.parquet $$(wildcard analysis/figures/*.py)
+	@rm -rf $$(@D)/.figures-* $$(@D)/figures
+	@$$(ANALYSIS) figures multirun/$(1) --venue $$* --output $$(@D)/figures
 	@touch $$@
 paper/$(1)/table.tex: paper/$(1)/results.parquet
 	@$$(ANALYSIS) tables multirun/$(1) --output $$(@D)
@@ -68,7 +74,7 @@ PICTURES := $(addprefix quickstart/,accuracy_vs_block_sparsity accuracy_vs_reten
     data_scaling/accuracy_vs_recovery_questions data_scaling/uncertainty_vs_recovery_questions \
     criteria/criteria l2pft_vs_l2psd/accuracy_vs_block_sparsity layers/layer_wise_sparsity
 
-pictures: $(foreach sweep,$(SHOWN),paper/$(sweep)/.figures) ## the pictures of the docs, from the sweeps that they show
+pictures: $(foreach sweep,$(SHOWN),paper/$(sweep)/.figures-plain) ## the pictures of the docs, from the sweeps that they show
 	@mkdir -p docs/pictures
 	@for each in $(PICTURES); do cp paper/$${each%/*}/figures/$${each#*/}.png docs/pictures/$${each%/*}_$${each#*/}.png; done
 

@@ -223,11 +223,14 @@ def _figures(given: argparse.Namespace) -> list[str]:
     if not drawn:
         raise AnalysisError("\n".join(["These records allow no figure:", *reasons]))
     return [
-        *(f"figure: {folder / name}.pdf" for name in drawn),
-        "not drawn:" * bool(reasons),
-        *reasons,
+        *(line for name, each in drawn.items() for line in (f"figure: {folder / name}.pdf", *_indented(each.gaps))),
+        *(["not drawn:", *reasons] if reasons else []),
         *collection.account(),
     ]
+
+
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
 
 
 def _curve(given: argparse.Namespace) -> list[str]:

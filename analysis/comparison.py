@@ -24,6 +24,8 @@ from analysis.curves import FACETS, LINES
 from analysis.grades import ORDER, Grade, config_key, grade
 from analysis.statistics import LEVEL, holm, mcnemar, odds_ratio, paired_bootstrap
 
+WHOLE_UNITS = 0.005
+"""What is removed may differ from what was requested by so much, since units are whole."""
 SEE = 0.02
 """Difference that a study is asked to be able to see."""
 
@@ -153,9 +155,12 @@ class Comparison:
         by = by.replace("by random", "at random")
         if self.factor == "sparsity":
             return f"{self.units} removed {by}".strip() + self._else
-        requested = "a requested " if self.removed is None else ""
-        share = names.spaced(self.sparsity if self.removed is None else self.removed)
-        return f"at {requested}{share} of {self.units} removed {by}".strip() + self._else
+        share = names.spaced(self.sparsity)
+        if self.removed is None:
+            share = f"a requested {share}"
+        elif abs(self.removed - self.sparsity) > WHOLE_UNITS:
+            share = f"{names.spaced(self.removed)} ({share} requested)"
+        return f"at {share} of {self.units} removed {by}".strip() + self._else
 
     @property
     def _else(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 import pandas
@@ -30,6 +31,11 @@ def value(column: str, choice: object) -> str:
         return ""
     if column == "sparsity":
         return spaced(float(str(choice)))
+    if column == "variant":
+        # the end of each key, of each path, and four digits of each number tell settings apart
+        text = re.sub(r"\b(?:\w+\.)+(\w+\.\w+=)", r"\1", str(choice))
+        text = re.sub(r"=\S*/([^/\s]+/[^/\s]+)", r"=…/\1", text)
+        return re.sub(r"\d*\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text)
     return known.get(str(choice), str(choice))
 
 

@@ -9,7 +9,7 @@ from analysis.collect import AnalysisError, Collection
 from analysis.comparison import LOSSES, compare
 from analysis.curves import main_axis, points
 from analysis.figures import FIGURES
-from analysis.figures.style import PLAIN, Venue
+from analysis.figures.style import PLAIN, Drawn, Venue
 
 REPORT = "report.md"
 
@@ -31,21 +31,19 @@ def verdicts(collection: Collection) -> list[str]:
     return lines
 
 
-def draw_all(collection: Collection, folder: Path, venue: Venue = PLAIN) -> tuple[dict[str, str], dict[str, str]]:
+def draw_all(collection: Collection, folder: Path, venue: Venue = PLAIN) -> tuple[dict[str, Drawn], dict[str, str]]:
     """Draw every figure that the records allow.
 
     Returns:
-        Name -> caption of those that are drawn, and name -> reason of those that are not. What a drawn figure lacks is
-        behind its caption.
+        Those that are drawn by name, and name -> reason of those that are not.
     """
-    drawn, left_out = {}, {}
+    drawn: dict[str, Drawn] = {}
+    left_out = {}
     for name, figure in FIGURES.items():
         try:
-            found = figure(collection, folder, venue)
+            drawn[name] = figure(collection, folder, venue)
         except AnalysisError as error:
             left_out[name] = str(error).splitlines()[-1]
-            continue
-        drawn[name] = " ".join([found.caption, *(f"({gap})" for gap in found.gaps)])
     return drawn, left_out
 
 
@@ -63,8 +61,9 @@ def write(collection: Collection, folder: Path) -> Path:
         lines += ["## Verdicts", "", *(f"- {sentence}" for sentence in sentences), ""]
     lines += ["## Accuracy", "", table, ""]
     lines += ["## Figures", ""]
-    for name, caption in drawn.items():
-        lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", "", caption, ""]
+    for name, figure in drawn.items():
+        lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", "", figure.caption, ""]
+        lines += [*(f"- {gap}" for gap in figure.gaps), ""] if figure.gaps else []
     if left_out:
         lines += ["Not drawn:", "", *(f"- {name}: {reason}" for name, reason in left_out.items()), ""]
     lines += ["## Runs", "", *collection.account(), ""]

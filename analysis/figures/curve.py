@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -78,7 +78,7 @@ def draw(
                 each = select(single, found.lines, line)
                 place = list(appearance).index(line) - (len(appearance) - 1) / 2
                 handles[label(line)] = _line(axes, mean, each, appearance[line], found, by_seed, place, step)
-            axes.set_title(names.title(found.facets, facet) if facet else "")
+            layout.title(axes, names.title(found.facets, facet))
             _x_axis(axes, axis, table["x"])
             axes.set_ylim(*_limits(summary, table, chances.values(), by_seed, metric))
         layout.figure.supxlabel(axis.label)
@@ -197,10 +197,9 @@ def _x_axis(axes: Axes, axis: Axis, x: pandas.Series[float]) -> None:
 
 
 def _limits(
-    summary: pandas.DataFrame, table: pandas.DataFrame, chances: object, by_seed: bool, metric: Metric
+    summary: pandas.DataFrame, table: pandas.DataFrame, chances: Iterable[float], by_seed: bool, metric: Metric
 ) -> tuple[float, float]:
     """One y-range for all panels that holds every point, interval and line."""
-    assert hasattr(chances, "__iter__")
     shown = summary[summary["over"] == ("seeds" if by_seed else "questions")]
     ends = [*_inside(shown["low"], metric), *_inside(shown["high"], metric)]
     values = [*table["value"], *table["dense"].dropna(), *chances, *(end for end in ends if math.isfinite(end))]
@@ -252,7 +251,8 @@ def _caption(
         said.append("Thin lines: the same recovery where nothing is removed, which is what more training alone does.")
     if metric.name in CLOCKED or found.axis.name in CLOCKED:
         said.append("Times were measured with a clock and differ from one run to the next.")
-    said.append("Lines are moved sideways a little, so that their bars can be told apart.")
+    if len(conditions(summary, found.lines)) > 1:
+        said.append("Lines are moved sideways a little, so that their bars can be told apart.")
     return " ".join(said)
 
 

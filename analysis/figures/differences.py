@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
 
 COLOUR, PALE = "#0072B2", "#999999"
+MARKS = {
+    "claimed": ("o", COLOUR, COLOUR),
+    "not told apart": ("o", COLOUR, "white"),
+    "not tested": ("_", COLOUR, COLOUR),
+    "not controlled": ("x", PALE, PALE),
+}
+"""What a mark says -> marker, colour, face."""
 
 
 def kl_minus_ce(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
@@ -58,28 +65,24 @@ def draw(comparisons: Sequence[Comparison], folder: Path, venue: Venue = PLAIN, 
                 colour = COLOUR if controlled else PALE
                 x, y = float(each.size) if by_size else 100 * each.sparsity, 100 * each.difference
                 if each.estimate:
-                    axes.vlines(x, 100 * each.estimate.low, 100 * each.estimate.high, color=colour, linewidth=1.1)
+                    ends = [[y - 100 * each.estimate.low], [100 * each.estimate.high - y]]
+                    axes.errorbar([x], [y], yerr=ends, fmt="none", ecolor=colour, elinewidth=1.1, capsize=2, zorder=4)
                 axes.plot(
                     [x],
                     [y],
-                    marker="o" if controlled else "x",
+                    marker=MARKS[_mark(each)][0],
                     color=colour,
                     markerfacecolor=colour if each.claimed else "white",
                     markersize=4,
                     zorder=3,
                 )
-            axes.set_title((names.title(["criterion"], [panel[0]]) + panel[1]).removeprefix(", "))
+            layout.title(axes, (names.title(["criterion"], [panel[0]]) + panel[1]).removeprefix(", "))
             if by_size:
                 log_axis(axes, {float(each.size) for each in comparisons})
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
-        marks = {
-            "claimed": ("o", COLOUR, COLOUR),
-            "not told apart": ("o", COLOUR, "white"),
-            "not controlled": ("x", PALE, PALE),
-        }
         shown = {_mark(each) for each in comparisons}
-        for told, (marker, colour, face) in marks.items():
+        for told, (marker, colour, face) in MARKS.items():
             if told not in shown:
                 continue
             handles[told] = Line2D(
@@ -103,6 +106,8 @@ def _panel(each: Comparison, by_size: bool) -> tuple[str, str]:
 def _mark(each: Comparison) -> str:
     if each.grade.name == "not controlled":
         return "not controlled"
+    if not each.tested:
+        return "not tested"
     return "claimed" if each.claimed else "not told apart"
 
 

@@ -38,7 +38,8 @@ def sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Draw
             ]
     if not lines:
         raise AnalysisError(
-            "no record says how many units of each layer were removed; run the sweep with this version."
+            "no record says how many units of each layer were removed: they are of an earlier version. Run the sweep "
+            "again under another name, sweep=NAME."
         )
     table = pandas.DataFrame(lines)
     by = [*(column for column in MOVES if differ(table, column)), *(["pruned"] if differ(table, "pruned") else [])]
@@ -61,7 +62,7 @@ def sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Draw
                 (handles[names.label(["sparsity"], line)],) = axes.plot(
                     x, 100 * chosen["mean"], color=colour, marker=marker, markersize=3, linewidth=0.9
                 )
-            axes.set_title(names.title(by, panel))
+            layout.title(axes, names.title(by, panel))
             axes.set_ylim(-3, 103)
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         layout.figure.supxlabel("Layer (0 is next to the embedding)")

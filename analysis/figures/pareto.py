@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -191,7 +190,14 @@ def _draw(
     dense = table[["dense_x", "dense_y"]].dropna().drop_duplicates()
     if not dense.empty:
         handles["dense"] = axes.scatter(
-            scale["x"] * dense["dense_x"], scale["y"] * dense["dense_y"], s=60, c="black", marker="*", zorder=5
+            scale["x"] * dense["dense_x"],
+            scale["y"] * dense["dense_y"],
+            s=60,
+            facecolors="none",
+            edgecolors="black",
+            linewidths=0.8,
+            marker="*",
+            zorder=2,
         )
     return handles
 
@@ -233,14 +239,15 @@ def _told(table: pandas.DataFrame, x: Metric, y: Metric, chooses: str, beside: S
             y.told(row["y"]),
             *(y.told(row[each]) for each in beside),
             row["run_id"],
-            *(f"{row[each]:.4g}" if isinstance(row[each], float) else _short(str(row[each])) for each in settings),
+            *(
+                f"{row[each]:.4g}"
+                if isinstance(row[each], float)
+                else names.value("variant", row[each])
+                if each == "variant"
+                else str(row[each])
+                for each in settings
+            ),
         ]
         for row in best.to_dict("records")
     ]
     return names.aligned(header, body, len(header))
-
-
-def _short(text: str) -> str:
-    """Settings with the end of each key, and four digits of each number."""
-    text = re.sub(r"\b(?:\w+\.)+(\w+\.\w+=)", r"\1", text)
-    return re.sub(r"\d*\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text)

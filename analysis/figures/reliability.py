@@ -82,7 +82,7 @@ def reliability(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
                     clip_on=False,
                 )
             removed = f"{names.spaced(float(str(panel[-1])))} removed"
-            axes.set_title(", ".join(filter(None, [names.title(found.facets, panel[:-1]), removed])))
+            layout.title(axes, ", ".join(filter(None, [names.title(found.facets, panel[:-1]), removed])))
             axes.set_xlim(0, 100)
             axes.set_ylim(0, 102)
         layout.figure.supxlabel("Confidence (%)")

@@ -96,7 +96,7 @@ def uncertainty(collection: Collection, folder: Path, venue: Venue = PLAIN) -> D
             axes.set_ylim(bottom=0)
             axes.set_ylabel(wrapped(reading.label, venue))
             if rows > 1:
-                axes.set_title(names.title(found.facets, facet))
+                layout.title(axes, names.title(found.facets, facet))
         layout.figure.supxlabel("Recovery questions")
         legend(layout.figure, handles, names.heading(found.lines[0]))
         gaps = list(dict.fromkeys([*found.gaps, *calibration.gaps]))

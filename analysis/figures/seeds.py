@@ -11,7 +11,7 @@ import pandas
 from analysis import names
 from analysis.collect import AnalysisError, Collection
 from analysis.curves import conditions, points, select
-from analysis.figures.style import PLAIN, Drawn, Venue, grid, legend, looks, save, style, wrapped
+from analysis.figures.style import MARKERS, PLAIN, Drawn, Venue, grid, legend, looks, save, style, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -34,6 +34,12 @@ def spread(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
         raise AnalysisError("no condition has two seeds that differ, so they have no spread.")
     panels = conditions(table, found.facets)
     appearance = looks(found.lines, conditions(table, found.lines))
+    if len({line[1:] for line in appearance}) > 1:
+        # there are no lines to be dashed: markers tell all that differs
+        appearance = {
+            line: (look[0], MARKERS[place % len(MARKERS)], look[2])
+            for place, (line, look) in enumerate(appearance.items())
+        }
     sparsities = sorted(set(table["sparsity"]))
     with style(venue):
         layout = grid(venue, len(panels))
@@ -50,7 +56,7 @@ def spread(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
                 )
             axes.set_xticks(np.arange(len(sparsities)), [names.spaced(each).removesuffix(" %") for each in sparsities])
             axes.grid(visible=False, axis="x")
-            axes.set_title(names.title(found.facets, facet))
+            layout.title(axes, names.title(found.facets, facet))
         layout.figure.supxlabel(found.axis.label)
         for axes in layout.leftmost:
             axes.set_ylabel(wrapped("Accuracy minus the mean over seeds (points)", venue))

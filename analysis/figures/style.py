@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,6 +123,8 @@ def style(venue: Venue) -> AbstractContextManager[None]:
         "grid.color": "#dddddd",
         "axes.axisbelow": True,
         "pdf.fonttype": 42,
+        # text is as wide in the file as it was when it was measured
+        "text.hinting": "none",
         "svg.hashsalt": "regraft",
     }
     return matplotlib.rc_context(settings)
@@ -142,7 +145,7 @@ def looks(columns: Sequence[str], lines: Sequence[tuple[object, ...]]) -> dict[t
     unknown = [first for first in firsts if first not in colours]
     if len(unknown) > 1 and all(math.isfinite(names.rank(columns[0], first)[0]) for first in unknown):
         shades = map(matplotlib.colors.to_hex, matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(unknown))))
-        colours |= dict(zip(unknown, zip(shades, MARKERS, strict=False), strict=False))
+        colours |= dict(zip(unknown, zip(shades, itertools.cycle(MARKERS), strict=False), strict=False))
     else:
         free = [look for look in CYCLE if look not in colours.values()]
         colours |= dict(zip(unknown, free, strict=False))
@@ -179,6 +182,11 @@ class Grid:
         """The lowest panel of each column."""
         return self.axes[-self.columns :]
 
+    def title(self, axes: Axes, text: str) -> None:
+        """The title of a panel, in as many lines as its width asks for."""
+        inches = self.figure.get_figwidth() / self.columns - 0.5
+        axes.set_title(_filled(text, inches, matplotlib.rcParams["axes.titlesize"]))
+
     @property
     def leftmost(self) -> tuple[Axes, ...]:
         return self.axes[:: self.columns]
@@ -202,6 +210,8 @@ def grid(
 
 def legend(figure: Figure, entries: Mapping[str, Artist], title: str = "") -> None:
     """A legend above the panels, in as few rows as fit the width; the figure grows by its height."""
+    size, inches = matplotlib.rcParams["legend.fontsize"], figure.get_figwidth() - 1
+    entries = {_filled(text, inches, size): handle for text, handle in entries.items()}
     for rows in range(1, len(entries) + 1):
         columns = -(-len(entries) // rows)
         # matplotlib fills columns first; people read rows
@@ -234,6 +244,12 @@ def log_axis(axes: Axes, points: set[float]) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+def _filled(text: str, inches: float, size: float) -> str:
+    """Text in lines that fit a width."""
+    letter = size * (0.45 if "STIXGeneral" in matplotlib.rcParams["font.family"] else 0.54)
+    return textwrap.fill(text, max(12, int(inches * 72 / letter)))
+
+
 def wrapped(label: str, venue: Venue) -> str:
     """A label for the height of a panel; letters without serifs are wider."""
     return textwrap.fill(label, 32 if venue.serif else 25)
@@ -247,7 +263,7 @@ def save(
     caption: str,
     gaps: Sequence[str] = (),
 ) -> Drawn:
-    """Write a figure as pdf, png and svg, its data as csv (one file for each ending of the name) and its caption."""
+    """Write a figure as pdf, png and svg, its data as csv (one file for each ending of the name), caption and gaps."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def paths() -> Iterator[Path]:
@@ -265,7 +281,7 @@ def save(
             table.to_csv(path, index=False)
             yield path
         path = folder / f"{name}.txt"
-        path.write_text(caption + "\n", encoding="utf-8")
+        path.write_text("\n".join([caption, *gaps, ""]), encoding="utf-8")
         yield path
 
     return Drawn(files=tuple(paths()), caption=caption, gaps=tuple(gaps))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from analysis import names
 from analysis.collect import AnalysisError, Collection, Run
@@ -69,16 +69,22 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
                     linestyle=dashes,
                     linewidth=0.9,
                 )
-            axes.set_title(names.title(panels_by, panel))
+            layout.title(axes, names.title(panels_by, panel))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_yscale("log", nonpositive="mask")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        for loss in {panel[-1] for panel in panels}:
+            same = [axes for axes, panel in zip(layout.axes, panels, strict=True) if panel[-1] == loss]
+            ends = np.array([axes.get_ylim() for axes in same])
+            for axes in same:
+                axes.set_ylim(ends[:, 0].min(), ends[:, 1].max())
         layout.figure.supxlabel("Optimizer step")
         for axes in layout.leftmost:
             axes.set_ylabel("Loss (nats)")
         legend(layout.figure, handles, "Requested sparsity" if lines[0] == "sparsity" else names.heading(lines[0]))
         caption = (
             f"Training loss of each optimizer step of recovery, mean over {names.span(data['seeds'])} seeds; bands "
-            "from the lowest to the highest seed. Each loss has its own meaning: panels do not compare with each other."
+            "from the lowest to the highest seed. Values of different losses do not compare with each other."
         )
         if "sparsity" not in lines:
             caption += f" Requested sparsity: {names.spaced(found.table['sparsity'].iloc[0])}."

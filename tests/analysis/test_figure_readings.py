@@ -74,7 +74,7 @@ def test_reliability_names_the_panels_that_do_not_fit(tmp_path: Path, drawn: lis
     )
     assert set(pandas.read_csv(tmp_path / "reliability.csv")["sparsity"]) == {0.0, 0.3, 0.5, 0.9}
     # a row for each sparsity, since there are more criteria than sparsities
-    told = [axes.get_title() for axes in drawn[0].axes]
+    told = [axes.get_title().replace("\n", " ") for axes in drawn[0].axes]
     assert told == [
         f"criterion {criterion}, {share} % removed"
         for share, criterion in itertools.product((0, 90), ("L1", "L2", "random"))
@@ -287,7 +287,7 @@ def test_differences_are_drawn_with_their_intervals(tmp_path: Path, drawn: list[
 
 def test_with_one_seed_no_difference_is_claimed(tmp_path: Path, drawn: list[Figure]) -> None:
     result = FIGURES["loss_kl_minus_ce"](_pairs(tmp_path / "study", seeds=1), tmp_path)
-    assert _legend(drawn[0]) == ["not told apart"]
+    assert _legend(drawn[0]) == ["not tested"]
     assert "Nothing is claimed" in result.caption and "1 seed." in result.caption
 
 

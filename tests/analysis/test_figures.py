@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas
@@ -172,3 +173,21 @@ def test_what_needs_answers_names_the_run_that_has_none(name: str, tmp_path: Pat
         FIGURES[name](collect([tmp_path / "study"]), tmp_path / "figures")
     (gap,) = FIGURES["loss_kl_minus_ce"](collect([tmp_path / "study"]), tmp_path / "figures").gaps
     assert folder.name in gap and "is missing" in gap
+
+
+@pytest.mark.parametrize("venue", ["acl", "plain"])
+def test_long_names_of_conditions_stay_on_the_page(venue: str, tmp_path: Path, drawn: list[Figure]) -> None:
+    """Legends and titles are broken into lines, and a path is told by its end."""
+    for criterion in ("l2", "random"):
+        for sparsity in (0.5, 0.8):
+            for teacher in ("one", "two"):
+                made = sweeps.record(loss="pseudo_label", criterion=criterion, sparsity=sparsity)
+                made.config["teacher"] |= {"model": {"source": {"path": f"/a/very/long/path/{teacher * 9}/checkpoint"}}}
+                made = replace(made, run_id=f"{made.run_id}{teacher}")
+                sweeps.save(made, tmp_path / "study")
+    FIGURES["accuracy_vs_block_sparsity"](collect([tmp_path / "study"]), tmp_path, VENUES[venue])
+    (figure,) = drawn
+    (legend,) = figure.legends
+    assert legend.get_window_extent().x1 <= figure.bbox.x1 and legend.get_window_extent().x0 >= figure.bbox.x0
+    text = " ".join(each.get_text() for each in legend.get_texts()).replace("\n", "")
+    assert "/a/very" not in text and "checkpoint" in text.replace(" ", "")
