@@ -182,11 +182,12 @@ def test_what_no_number_can_do_is_not_promised() -> None:
 
 
 def check(seeds: int, questions: int, spread: float, sweeps: int = 2000) -> None:
-    """What the issue of intervals promises, of simulated sweeps."""
+    """What docs/statistics.md says of simulated sweeps, but for the noise of the simulation."""
     found = rates(World(spread=spread), np.random.default_rng(seeds), sweeps=sweeps, questions=questions, seeds=seeds)
-    assert 0.93 <= found.coverage <= 0.97
-    assert 0.93 <= found.accuracy_coverage <= 0.97
-    assert found.claimed <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / sweeps)
+    noise = math.sqrt(0.05 * 0.95 / sweeps)
+    assert 0.93 - noise <= found.coverage <= 0.97 + noise
+    assert 0.93 - noise <= found.accuracy_coverage <= 0.97 + noise
+    assert found.claimed <= 0.05 + 2 * noise
     assert abs(found.found - found.predicted) <= 0.05
 
 
