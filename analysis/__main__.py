@@ -290,7 +290,8 @@ def _report(given: argparse.Namespace) -> list[str]:
     collect.write(collection, folder)
     path = report.write(collection, folder)
     table = tables.of(collection, curves.points(collection, x=curves.main_axis(collection))).written("text")
-    return [table, "", *report.verdicts(collection), "", *collection.account(), f"report: {path}"]
+    first = next(iter(report.verdicts(collection)), [])
+    return [table, "", *first, "", *collection.account(), f"report, with all verdicts and figures: {path}"]
 
 
 def _values(given: argparse.Namespace) -> list[str]:

@@ -14,21 +14,18 @@ from analysis.figures.style import PLAIN, Drawn, Venue
 REPORT = "report.md"
 
 
-def verdicts(collection: Collection) -> list[str]:
-    """A sentence for each comparison of losses that were both run, and for each that cannot be made.
-
-    Each pair of losses is a family of its own.
-    """
+def verdicts(collection: Collection) -> list[list[str]]:
+    """The verdicts, and what is not compared, of each pair of losses that were both run; each is its own family."""
     present = set(collection.run_table["loss"])
-    lines = []
+    pairs = []
     for a, b in LOSSES:
         if {a, b} <= present:
             try:
                 comparisons, gaps = compare(collection, "loss", a, b)
             except AnalysisError as error:
                 comparisons, gaps = [], [str(error)]
-            lines += [*(each.verdict for each in comparisons), *gaps]
-    return lines
+            pairs.append([*(each.verdict for each in comparisons), *gaps])
+    return pairs
 
 
 def draw_all(collection: Collection, folder: Path, venue: Venue = PLAIN) -> tuple[dict[str, Drawn], dict[str, str]]:
@@ -57,8 +54,8 @@ def write(collection: Collection, folder: Path) -> Path:
     table = tables.of(collection, found).written("markdown")
     drawn, left_out = draw_all(collection, folder / "figures")
     lines = [f"# {' and '.join(each.name for each in collection.folders)}", ""]
-    if sentences := verdicts(collection):
-        lines += ["## Verdicts", "", *(f"- {sentence}" for sentence in sentences), ""]
+    if pairs := verdicts(collection):
+        lines += ["## Verdicts", "", *(f"- {sentence}" for pair in pairs for sentence in pair), ""]
     lines += ["## Accuracy", "", table, ""]
     lines += ["## Figures", ""]
     for name, figure in drawn.items():
