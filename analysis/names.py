@@ -40,7 +40,9 @@ def value(column: str, choice: object) -> str:
 
 
 def side(factor: str, choice: object) -> str:
-    """One side of a comparison: `KL`; a bare number with what it is a value of: `recovery.epochs 6`."""
+    """One side of a comparison: `KL`, `no recovery`; a bare number with what it is a value of: `recovery.epochs 6`."""
+    if (factor, choice) == ("loss", "none"):
+        return "no recovery"
     text = value(factor, choice)
     return f"{COLUMNS.get(factor, factor)} {text}" if math.isfinite(rank("", choice)[0]) else text
 
