@@ -79,7 +79,7 @@ pictures: $(foreach sweep,$(SHOWN),paper/$(sweep)/.figures-plain) ## the picture
 	@for each in $(PICTURES); do cp paper/$${each%/*}/figures/$${each#*/}.png docs/pictures/$${each%/*}_$${each#*/}.png; done
 
 test: $(VENV)/.installed-dev ## the tests that need neither minutes nor a GPU
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes (those of an extra are skipped without it)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "slow and not gpu and not slurm" $(ARGS)
