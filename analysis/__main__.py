@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from analysis import collect, comparison, curves, landmarks, report, status, tables, values
@@ -266,8 +267,9 @@ def _compare(given: argparse.Namespace) -> list[str]:
     views += [f"  {line}" for each in comparisons for line in comparison.told_views(each)]
     drawn: list[str] = []
     if given.draw:
-        figure = differences.draw(comparisons, _output(given, collection), VENUES[given.venue])
-        drawn = ["", *_files(figure)]
+        figure = differences.draw(comparisons, _output(given, collection), VENUES[given.venue], alone)
+        # what it lacks is said below, drawn or not
+        drawn = ["", *_files(replace(figure, gaps=()))]
     return [*(each.verdict for each in comparisons), *views, *needed, *drawn, "", *alone, *collection.account()]
 
 
@@ -288,10 +290,8 @@ def _report(given: argparse.Namespace) -> list[str]:
     collection = _read(given)
     folder = given.output or collection.folders[0]
     collect.write(collection, folder)
-    path = report.write(collection, folder)
-    table = tables.of(collection, curves.points(collection, x=curves.main_axis(collection))).written("text")
-    first = next(iter(report.verdicts(collection)), [])
-    return [table, "", *first, "", *collection.account(), f"report, with all verdicts and figures: {path}"]
+    path, shown = report.write(collection, folder)
+    return [*shown, "", *collection.account(), f"report, with all verdicts and figures: {path}"]
 
 
 def _values(given: argparse.Namespace) -> list[str]:

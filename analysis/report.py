@@ -44,19 +44,23 @@ def draw_all(collection: Collection, folder: Path, venue: Venue = PLAIN) -> tupl
     return drawn, left_out
 
 
-def write(collection: Collection, folder: Path) -> Path:
+def write(collection: Collection, folder: Path) -> tuple[Path, list[str]]:
     """Write `report.md` and the figures that it shows into `folder`.
+
+    Returns:
+        The page, and what a terminal shows of it: the table and the verdicts of the first pair of losses.
 
     Raises:
         AnalysisError: No run has an accuracy.
     """
     found = points(collection, x=main_axis(collection))
-    table = tables.of(collection, found).written("markdown")
+    table = tables.of(collection, found)
+    pairs = verdicts(collection)
     drawn, left_out = draw_all(collection, folder / "figures")
     lines = [f"# {' and '.join(each.name for each in collection.folders)}", ""]
-    if pairs := verdicts(collection):
+    if pairs:
         lines += ["## Verdicts", "", *(f"- {sentence}" for pair in pairs for sentence in pair), ""]
-    lines += ["## Accuracy", "", table, ""]
+    lines += ["## Accuracy", "", table.written("markdown"), ""]
     lines += ["## Figures", ""]
     for name, figure in drawn.items():
         lines += [f"![{name.replace('_', ' ')}](figures/{name}.png)", "", figure.caption, ""]
@@ -66,4 +70,4 @@ def write(collection: Collection, folder: Path) -> Path:
     lines += ["## Runs", "", *collection.account(), ""]
     path = folder / REPORT
     path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    return path, [table.written("text"), "", *next(iter(pairs), [])]
