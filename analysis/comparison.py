@@ -206,15 +206,16 @@ def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[C
         for column in (*FACETS, *LINES)
         if table[column].nunique() > 1 and column != "criterion" and not under(config_key(column), key)
     ]
-    groups: dict[tuple[str, float, str, str, bool], list[Pair]] = defaultdict(list)
+    groups: dict[tuple[str, float, str, str, bool], list[tuple[Pair, Grade]]] = defaultdict(list)
     for mine, theirs in pairs:
         lines = about[id(mine)], about[id(theirs)]
         sized = "train_size" in columns and lines[0]["train_size"] == lines[1]["train_size"]
         told = _about(*lines, [column for column in columns if not (sized and column == "train_size")])
         criterion = "" if key == "pruner.criterion" else mine.choice("criterion")
         size = str(lines[0]["train_size"]) * sized
-        controlled = grade(mine.record, theirs.record, factor).name != "not controlled"
-        groups[criterion, mine.sparsity, size, told, controlled].append((mine, theirs))
+        graded = grade(mine.record, theirs.record, factor)
+        group = criterion, mine.sparsity, size, told, graded.name != "not controlled"
+        groups[group].append(((mine, theirs), graded))
     comparisons = []
     for (criterion, sparsity, size, told, _), found in groups.items():
         try:
@@ -394,13 +395,20 @@ def _about(mine: Mapping[Hashable, Any], theirs: Mapping[Hashable, Any], columns
 
 
 def _measured(
-    pairs: Sequence[Pair], factor: str, a: str, b: str, criterion: str, sparsity: float, size: str, about: str
+    graded: Sequence[tuple[Pair, Grade]],
+    factor: str,
+    a: str,
+    b: str,
+    criterion: str,
+    sparsity: float,
+    size: str,
+    about: str,
 ) -> Comparison:
+    pairs, grades = [pair for pair, _ in graded], [each for _, each in graded]
     distinct = replicates(pairs)
     table = differences(distinct)
     if len(table) < 2:
         raise AnalysisError(f"{pairs[0][0].folder}: answered one question; a comparison needs at least two.")
-    grades = [grade(mine.record, theirs.record, factor) for mine, theirs in pairs]
     weakest = max(grades, key=lambda each: ORDER.index(each.name))
     removed = {round(_removed(run), 4) for pair in pairs for run in pair}
     return Comparison(

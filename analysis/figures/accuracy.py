@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.collect import AnalysisError, Collection
-from analysis.curves import points
+from analysis.curves import Points, points
 from analysis.figures import curve
 from analysis.figures.style import PLAIN, Drawn, Venue
 
@@ -19,9 +19,7 @@ def sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Draw
     Raises:
         AnalysisError: No run has an accuracy, there is one sparsity, or there are more lines than can be told apart.
     """
-    found = points(collection)
-    if found.table["sparsity"].nunique() < 2:
-        raise AnalysisError("all runs have one sparsity.")
+    found = _several(points(collection))
     return curve.draw(collection, found, folder, venue)
 
 
@@ -36,9 +34,7 @@ def retention(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Dra
     if "l2" not in set(collection.run_table["criterion"]) or not {"ce", "kl"} & present:
         raise AnalysisError("no run prunes by L2 norm and recovers by CE or KL.")
     chosen = collection.where({"criterion": ["l2"], "loss": losses})
-    found = points(chosen, x="retention")
-    if found.table["sparsity"].nunique() < 2:
-        raise AnalysisError("all runs have one sparsity.")
+    found = _several(points(chosen, x="retention"))
     return curve.draw(chosen, found, folder, venue, called=PAPER)
 
 
@@ -51,9 +47,7 @@ def criteria(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Draw
     criteria = set(collection.run_table["criterion"])
     if len(criteria) < 2 or "random" not in criteria:
         raise AnalysisError("criteria are compared with random removal: run pruner/criterion=random too.")
-    found = points(collection, facets=["loss"], colour="criterion")
-    if found.table["sparsity"].nunique() < 2:
-        raise AnalysisError("all runs have one sparsity.")
+    found = _several(points(collection, facets=["loss"], colour="criterion"))
     return curve.draw(collection, found, folder, venue, name="criteria")
 
 
@@ -72,3 +66,10 @@ def capacity_gap(collection: Collection, folder: Path, venue: Venue = PLAIN) -> 
         )
     found = points(collection, x="teacher_parameters", colour="sparsity")
     return curve.draw(collection, found, folder, venue, name="capacity_gap")
+
+
+def _several(found: Points) -> Points:
+    """The same, unless all runs have one sparsity."""
+    if found.table["sparsity"].nunique() < 2:
+        raise AnalysisError("all runs have one sparsity.")
+    return found

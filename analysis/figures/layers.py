@@ -32,7 +32,7 @@ def sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Draw
     lines = []
     for run, condition in zip(collection.runs, about.to_dict("records"), strict=True):
         for structure, shares in removed(run).items():
-            place = {column: condition[column] for column in (*MOVES, "sparsity", "loss", "seed")}
+            place = {column: condition[column] for column in (*MOVES, "sparsity")}
             lines += [
                 place | {"pruned": structure, "layer": layer, "removed": share} for layer, share in enumerate(shares)
             ]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas
 
 from analysis import names
 from analysis.collect import AnalysisError, Collection
@@ -61,14 +60,11 @@ def spread(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
         for axes in layout.leftmost:
             axes.set_ylabel(wrapped("Accuracy minus the mean over seeds (points)", venue))
         legend(layout.figure, handles, names.heading(found.lines[0]))
+        data = table[[*by, "seed", "value", "distance", "deviation"]]
         seeds = names.span(found.table.groupby(by)["seed"].nunique())
         caption = (
             f"Accuracy of each seed minus the mean of its condition, {seeds} seeds, {names.span(found.table['n'])} "
             "test questions. Bars: one standard deviation to both sides. Conditions in which the seed changes nothing "
             "have no dots."
         )
-        return save(layout.figure, folder, "spread_of_seeds", {"": _data(table, by)}, caption, found.gaps)
-
-
-def _data(table: pandas.DataFrame, by: list[str]) -> pandas.DataFrame:
-    return table[[*by, "seed", "value", "distance", "deviation"]]
+        return save(layout.figure, folder, "spread_of_seeds", {"": data}, caption, found.gaps)
