@@ -1,0 +1,88 @@
+"""Talking to a W&B server from the analysis: every way in which that fails is told with what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import wandb
+
+if TYPE_CHECKING:
+    from wandb.apis.public import Run
+
+FIGURES = "figures"
+"""Job type of a run that holds the figures of a sweep: it is no run of the sweep, and has no record."""
+TIMEOUT = 30
+"""Seconds to wait for the server's answer."""
+PAGE = 100
+"""Runs that are asked for at once."""
+
+
+class AccessError(ValueError):
+    """W&B does not give what was asked for; the message says why and what to do."""
+
+
+@contextmanager
+def told(project: str) -> Iterator[None]:
+    """Failures within as `AccessError`.
+
+    Args:
+        project: What was asked for: `ENTITY/PROJECT`.
+
+    Raises:
+        AccessError: There is no key, the key is not taken, the server cannot be reached, or it refuses.
+    """
+    try:
+        # what wandb would write on the terminal is said by whoever asks
+        wandb.setup(settings=wandb.Settings(silent=True))
+        yield
+    except wandb.errors.UsageError as error:
+        raise AccessError(
+            f"W&B has no key on this machine ({_first(error)}). Log in once with `wandb login`, or set WANDB_API_KEY; "
+            "for a server of your own set WANDB_BASE_URL too."
+        ) from error
+    except wandb.errors.AuthenticationError as error:
+        raise AccessError(
+            f"W&B does not let you in ({_first(error)}). See that the server can be reached and that the key is one of "
+            "it: `wandb login --relogin --verify`."
+        ) from error
+    except (wandb.Error, OSError) as error:
+        raise AccessError(
+            f"W&B did not do what was asked for {project} ({_first(error)}). See that the server can be reached and "
+            "that you may write to this project, then run the same command again."
+        ) from error
+
+
+def runs(project: str, sweeps: tuple[str, ...]) -> list[Run]:
+    """The runs of the named sweeps, of all without names; those that hold figures left out.
+
+    Args:
+        project: `ENTITY/PROJECT`.
+        sweeps: Names of sweeps.
+
+    Raises:
+        AccessError: There is no such project, or nothing is there.
+    """
+    filters = {"group": {"$in": list(sweeps)}} if sweeps else {}
+    with told(project):
+        try:
+            found = list(wandb.Api(timeout=TIMEOUT).runs(project, filters=filters, per_page=PAGE, lazy=False))
+        except ValueError as error:
+            raise AccessError(
+                f"{project}: W&B has no such project that you may read. Projects are named ENTITY/PROJECT, as in the "
+                "address of their page; runs go there with tracker.mode=online, or later with `make sync`."
+            ) from error
+    found = [run for run in found if run.job_type != FIGURES]
+    if not found:
+        where = f"{project} has no runs" + (f" of {', '.join(sweeps)}" if sweeps else "")
+        raise AccessError(
+            f"{where} yet. Run a sweep with tracker.mode=online, or send those on disk with `make sync`, then run the "
+            "same command again."
+        )
+    return found
+
+
+def _first(error: BaseException) -> str:
+    """The first line of a message, without its full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
