@@ -25,6 +25,7 @@ from regraft.sweeps.claims import claimed
 from regraft.sweeps.failures import RunBusy, RunFailed, RunStopped, SweepFailed
 from regraft.sweeps.identity import choices, register, resolved, typed
 from regraft.sweeps.watch import watched
+from regraft.tracking.guard import Guarded
 
 
 def conf() -> Path:
@@ -74,7 +75,7 @@ def _one(config: RunConfig, folder: Path, composed: DictConfig, settings: DictCo
     if config.evaluate is not None:
         # what a checkpoint is, its own run knows
         chosen = {} if config.evaluate.run is None else Record.load(config.evaluate.run).choices
-    config = replace(config, tracker=watched(config.tracker))
+    config = replace(config, tracker=watched(Guarded(tracker=config.tracker)))
     record = run(config, folder, resolved(composed, settings), chosen, sweep=folder.parent.name)
     gc.collect()  # models lie in cycles: the next run would find them still there
     if record.error is not None:
