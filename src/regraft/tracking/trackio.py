@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import RunInfo, RunLog, Tracker
+from regraft.tracking.answers import Answers
 from regraft.tracking.wandb import keys
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class TrackioLog(RunLog):
 
     def __init__(self, storage: type[SQLiteStorage], project: str, run: RunInfo, log_every: int) -> None:
         self._storage, self._project, self._log_every = storage, project, log_every
+        self._folder = run.folder
+        self._answers = Answers()
         self._id = keys.wandb_id(run.run_id, run.sweep)
         self._name = f"{run.name} ({run.run_id})"
         # the dashboard shows these three of each run
@@ -60,6 +63,7 @@ class TrackioLog(RunLog):
     def stage(self, stage: StageRecord, rows: Sequence[Row], tables: Mapping[str, pandas.DataFrame]) -> None:
         if rows:
             self._add(keys.of_stage(stage, rows) | {keys.STEP: self._steps})
+        self._answers.stage(stage, tables)
         self._stages += 1
         self._write("running")
 
@@ -67,7 +71,10 @@ class TrackioLog(RunLog):
         if record is None:
             self._write("stopped")
             return
-        self._add({"finished": int(record.status == "finished")}, record.status)
+        ending: dict[str, Any] = {"finished": int(record.status == "finished")}
+        if (table := self._answers.table(record, self._folder)) is not None:
+            ending[keys.PREDICTIONS] = {"_type": "trackio.table", "_value": table.to_dict("records")}
+        self._add(ending, record.status)
         self._write(record.status)
 
     def _add(self, numbers: Mapping[str, Any], name: str = "") -> None:
