@@ -136,7 +136,9 @@ def test_a_run_keeps_its_name_group_and_config(finished: str) -> None:
 @needs_trackio
 def test_stages_and_every_second_step_are_logged_each_at_a_step_of_its_own(finished: str) -> None:
     logged = lines(finished)
-    curve = [(numbers["recover/step"], numbers["recover/loss"]) for _, _, numbers in logged if "recover/loss" in numbers]
+    curve = [
+        (numbers["recover/step"], numbers["recover/loss"]) for _, _, numbers in logged if "recover/loss" in numbers
+    ]
     assert curve == [(2, 1 / 2), (4, 1 / 4)]
     stages = [
         (numbers["sparsity/target"], numbers["sparsity/model"], numbers["test/accuracy"])

@@ -129,7 +129,7 @@ class Trackio(Tracker):
 
 
 def _storage(folder: Path) -> type[SQLiteStorage]:
-    """trackio's storage in `folder`, or in the one that the environment names."""
+    """The storage of trackio in `folder`, or in the one that the environment names."""
     os.environ.setdefault(VARIABLE, str(folder.resolve()))
     from trackio import SQLiteStorage
 

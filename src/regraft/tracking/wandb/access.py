@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -54,7 +54,19 @@ def told(project: str) -> Iterator[None]:
         ) from error
 
 
-def runs(project: str, sweeps: tuple[str, ...]) -> list[Run]:
+def named(project: str) -> tuple[str, str]:
+    """Entity and project of `ENTITY/PROJECT`.
+
+    Raises:
+        AccessError: It is not of this form.
+    """
+    entity, _, name = project.partition("/")
+    if not (entity and name) or "/" in name:
+        raise AccessError(f"{project}: must be ENTITY/PROJECT, as in the address of the project's page in W&B.")
+    return entity, name
+
+
+def runs(project: str, sweeps: Sequence[str]) -> list[Run]:
     """The runs of the named sweeps, of all without names; those that hold figures left out.
 
     Args:
@@ -64,6 +76,7 @@ def runs(project: str, sweeps: tuple[str, ...]) -> list[Run]:
     Raises:
         AccessError: There is no such project, or nothing is there.
     """
+    named(project)
     filters = {"group": {"$in": list(sweeps)}} if sweeps else {}
     with told(project):
         try:
@@ -81,6 +94,11 @@ def runs(project: str, sweeps: tuple[str, ...]) -> list[Run]:
             "same command again."
         )
     return found
+
+
+def summaries(found: Iterable[Run]) -> set[str]:
+    """What any of the runs has in its summary: the names only."""
+    return {str(key) for run in found for key in dict(run.summary)}
 
 
 def _first(error: BaseException) -> str:

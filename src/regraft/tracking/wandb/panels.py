@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import wandb_workspaces.reports.v2 as wr
-from wandb_workspaces.reports.v2.interface import Panel
+from wandb_workspaces.reports.v2.interface import PanelTypes
 
 from regraft.tracking.wandb import keys
 
@@ -45,7 +45,13 @@ class Section:
     """Panels that answer one question."""
 
     name: str
-    panels: tuple[Panel, ...]
+    panels: tuple[PanelTypes, ...]
+
+
+def stored(key: wr.Config) -> str:
+    """Where W&B keeps the value of a config key: `choices.loss` in `choices.value.loss`."""
+    first, dot, rest = key.name.partition(".")
+    return f"{first}.value{dot}{rest}"
 
 
 def sections(logged: Sequence[str]) -> list[Section]:
@@ -65,7 +71,7 @@ def sections(logged: Sequence[str]) -> list[Section]:
     ]
 
 
-def _scatter(x: str, label: str) -> Panel:
+def _scatter(x: str, label: str) -> PanelTypes:
     """One point for each run, after its last stage."""
     return wr.ScatterPlot(
         title=f"Accuracy vs {label}",
@@ -75,9 +81,9 @@ def _scatter(x: str, label: str) -> Panel:
     )
 
 
-def _parallel() -> Panel:
+def _parallel() -> PanelTypes:
     """One line for each run, from what was chosen to what came of it."""
-    columns = {
+    columns: dict[str, wr.Config | wr.SummaryMetric] = {
         "criterion": CRITERION,
         "sparsity": SPARSITY,
         "loss": LOSS,
@@ -91,7 +97,7 @@ def _parallel() -> Panel:
     )
 
 
-def _curve(y: str, label: str) -> Panel:
+def _curve(y: str, label: str) -> PanelTypes:
     """The mean over the runs of each loss, with the lowest and the highest."""
     return wr.LinePlot(
         title=label.capitalize(),
@@ -105,7 +111,7 @@ def _curve(y: str, label: str) -> Panel:
     )
 
 
-def _per_stage(x: str, label: str) -> Panel:
+def _per_stage(x: str, label: str) -> PanelTypes:
     """One line for each run, one point for each of its evaluations."""
     return wr.LinePlot(
         title=f"Accuracy after each stage vs {label}",
@@ -117,7 +123,7 @@ def _per_stage(x: str, label: str) -> Panel:
     )
 
 
-def _layers(logged: Sequence[str]) -> list[Panel]:
+def _layers(logged: Sequence[str]) -> list[PanelTypes]:
     """What was removed from each layer, and how the criterion scored its units: a histogram is drawn as a line plot."""
     shares = [key for key in logged if key.startswith(LAYERS)]
     scores = [key for key in logged if key.startswith(SCORES)]
