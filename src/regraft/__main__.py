@@ -20,6 +20,7 @@ from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
 from regraft.environment import rank
 from regraft.records import Record, SchemaError, is_finished
+from regraft.secrets import redact
 from regraft.sweeps import worker
 from regraft.sweeps.claims import claimed
 from regraft.sweeps.failures import RunBusy, RunFailed, RunStopped, SweepFailed
@@ -95,10 +96,10 @@ def main() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, ConfigError, SchemaError, OSError) as error:
-        sys.stderr.write(f"regraft: {_cause(error)}\n")
+        sys.stderr.write(redact(f"regraft: {_cause(error)}\n"))
         sys.exit(1)
     except (RunFailed, RunBusy, SweepFailed) as error:
-        sys.stderr.write(f"regraft: {error}\n")
+        sys.stderr.write(redact(f"regraft: {error}\n"))
         sys.exit(1)
     except interruption.Stopped as stopped:
         sys.stderr.write(f"regraft: {stopped}; the same command goes on from here.\n")

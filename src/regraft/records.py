@@ -26,6 +26,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from regraft.secrets import redacted
+
 SCHEMA_VERSION = 1
 RECORD = "record.json"
 CHECKPOINT = "checkpoint"
@@ -249,11 +251,11 @@ def is_finished(folder: Path, save_model: bool = False) -> bool:
 
 
 def _write(path: Path, plain: dict[str, Any]) -> None:
-    """Write JSON aside, sync it to disk, rename it."""
+    """Write JSON without secrets aside, sync it to disk, rename it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("w", encoding="utf-8") as file:
-            json.dump(_finite(plain), file, indent=1, allow_nan=False)
+            json.dump(redacted(_finite(plain)), file, indent=1, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

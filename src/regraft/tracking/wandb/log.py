@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FOLDER = "wandb"
 """In the run's folder: what W&B's service keeps while it sends; removed when all has arrived."""
+HTTP_TIMEOUT = 5
+"""Seconds within which the server must say whether it accepts the key; W&B asks at the beginning and for artifacts."""
 ASKED = "questions.parquet"
 """In the artifact: the questions that the run was asked."""
 
@@ -191,7 +193,7 @@ class Wandb(Tracker):
     """Optimizer steps between two points of a training curve."""
     log_model: bool = False
     """Whether the checkpoint of `save_model=true` is sent too."""
-    timeout: float = 10.0
+    timeout: float = 8.0
     """Seconds to wait for the server: at the beginning of a run, and twice at its end."""
 
     def __post_init__(self) -> None:
@@ -209,7 +211,7 @@ class Wandb(Tracker):
         Raises:
             wandb.Error: There is no key, it is not accepted, or the server does not answer.
         """
-        _prepare()
+        prepare()
         import wandb
 
         if not wandb.login(prompt=False):
@@ -241,10 +243,11 @@ class Wandb(Tracker):
         return WandbLog(opened, run, self.log_every, self.log_model, self.timeout)
 
 
-def _prepare() -> None:
+def prepare() -> None:
     """What W&B reads from the environment when it is loaded: it says nothing, and keeps nothing in the home folder."""
     for name, value in (
         ("WANDB_SILENT", "true"),
+        ("WANDB_HTTP_TIMEOUT", HTTP_TIMEOUT),
         ("WANDB_CACHE_DIR", default_root() / "wandb" / "cache"),
         ("WANDB_DATA_DIR", default_root() / "wandb" / "data"),
     ):
