@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import wandb
 
+from regraft.config.ranges import ConfigError
+from regraft.tracking.wandb.log import prepare
+
 if TYPE_CHECKING:
     from wandb.apis.public import Run
 
@@ -19,7 +22,7 @@ PAGE = 100
 """Runs that are asked for at once."""
 
 
-class AccessError(ValueError):
+class AccessError(ConfigError):
     """W&B does not give what was asked for; the message says why and what to do."""
 
 
@@ -34,6 +37,7 @@ def told(project: str) -> Iterator[None]:
         AccessError: There is no key, the key is not taken, the server cannot be reached, or it refuses.
     """
     try:
+        prepare()
         # what wandb would write on the terminal is said by whoever asks
         wandb.setup(settings=wandb.Settings(silent=True))
         yield
