@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-
-import pandas
+from typing import TYPE_CHECKING
 
 from regraft.records import PREDICTIONS, Record, StageRecord, questions_file
+
+if TYPE_CHECKING:
+    import pandas
 
 SPLIT = "test"
 MODELS = ("dense", "pruned", "recovered")
@@ -38,6 +40,8 @@ class Answers:
             record: The run's record.
             folder: Its folder.
         """
+        import pandas
+
         if "dense" not in self._asked:
             return None
         table = self._asked["dense"][["gold"]].assign(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-import numpy
 
 from regraft.cache import default_root
 from regraft.config.ranges import require
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FOLDER = "wandb"
 """In the run's folder: what W&B's service keeps while it sends; removed when all has arrived."""
+LEARNED = ("preparation", "recovery")
+"""The questions that somebody learns from."""
 HTTP_TIMEOUT = 5
 """Seconds within which the server must say whether it accepts the key; W&B asks at the beginning and for artifacts."""
 ASKED = "questions.parquet"
@@ -72,7 +74,9 @@ class WandbLog(RunLog):
         if rows:
             numbers = keys.of_stage(stage, rows)
             if not self._last:
+                # the dense model is asked what it and the student learn from as well, and no other model is
                 self._run.summary.update({f"{keys.DENSE}/{name}": value for name, value in numbers.items()})
+                numbers = keys.of_stage(stage, [row for row in rows if row.split not in LEARNED])
             self._last = numbers
             logged |= numbers | {keys.STEP: self._steps}
         if stage.stage == "prune" and "dense" in stage.details:
@@ -93,7 +97,24 @@ class WandbLog(RunLog):
         finally:
             self._run.finish(exit_code=0 if record is not None and record.status == "finished" else 1)
         if record is not None:
+            self._check()
             shutil.rmtree(self._info.folder / FOLDER, ignore_errors=True)
+
+    def _check(self) -> None:
+        """W&B says nothing of what a server refused (a quota), so it is asked what it has.
+
+        Raises:
+            TimeoutError: The last that was sent has not arrived.
+        """
+        import wandb
+
+        api = wandb.Api(timeout=math.ceil(self._timeout))
+        until = time.monotonic() + self._timeout
+        while api.run(self._run.path).summary.get(keys.RECORD) != digest(self._info.folder):
+            api.flush()
+            if time.monotonic() > until:
+                raise TimeoutError("not all of the run has arrived")
+            time.sleep(0.5)
 
     def _send(self, record: Record) -> None:
         """What is known when all is done."""
@@ -103,7 +124,7 @@ class WandbLog(RunLog):
         if (table := self._answers.table(record, self._info.folder)) is not None:
             self._run.summary.update({keys.PREDICTIONS: wandb.Table(dataframe=table)})
         for artifact in self._artifacts(record):
-            self._run.log_artifact(artifact).wait(timeout=max(1, round(self._timeout)))
+            self._run.log_artifact(artifact).wait(timeout=math.ceil(self._timeout))
         # set last: whoever finds it there finds all that came before
         self._run.summary.update({keys.RECORD: digest(self._info.folder)})
 
@@ -148,6 +169,7 @@ def _layers(details: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _histograms(scores: pandas.DataFrame) -> dict[str, Any]:
+    import numpy
     import wandb
 
     found = {}
@@ -247,6 +269,7 @@ def prepare() -> None:
     """What W&B reads from the environment when it is loaded: it says nothing, and keeps nothing in the home folder."""
     for name, value in (
         ("WANDB_SILENT", "true"),
+        ("WANDB_ERROR_REPORTING", "false"),
         ("WANDB_HTTP_TIMEOUT", HTTP_TIMEOUT),
         ("WANDB_CACHE_DIR", default_root() / "wandb" / "cache"),
         ("WANDB_DATA_DIR", default_root() / "wandb" / "data"),

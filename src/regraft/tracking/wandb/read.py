@@ -22,6 +22,8 @@ TIMEOUT = 120
 """Seconds to wait for an answer of the server."""
 AT_ONCE = 8
 """Runs that are read side by side."""
+FILES = {RECORD, PREDICTIONS, TRAINING, SCORES, ASKED}
+"""What the artifact of a run may hold: file names come from the server too."""
 NAME = re.compile(r"[^/\\\0]+")
 """What a folder may be called after: names come from the server."""
 
@@ -55,6 +57,8 @@ def download(project: str, sweeps: Sequence[str], root: Path) -> Downloaded:
             f"wandb:{project}: there is no {', no '.join(missing)}. Look at its runs in W&B; `make sync SWEEP=NAME` "
             "sends those of a sweep."
         )
+    for name in held:
+        (root / name).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(AT_ONCE) as pool:
         gaps = pool.map(lambda run: _fetch(run, root), found)
         unfinished = tuple((_folder(run, root), gap) for run, gap in zip(found, gaps, strict=True) if gap)
@@ -103,18 +107,24 @@ def _fetch(run: Run, root: Path) -> str:
         return f"in W&B it is {run.state}"
     if (folder / RECORD).is_file() and digest(folder) == held:
         return ""
+    aside = folder.with_name(f".{folder.name}")
     try:
         artifact = next(each for each in run.logged_artifacts() if each.type == keys.ARTIFACT and _is_latest(each))
+        if strange := sorted(set(artifact.manifest.entries) - FILES):
+            return f"its artifact holds what no run leaves: {', '.join(strange)}"
+        shutil.rmtree(aside, ignore_errors=True)
+        artifact.download(root=str(aside), skip_cache=True)
+        if digest(aside) != held:
+            return "its files are being sent to W&B just now"
+        _keep_questions(aside)
         shutil.rmtree(folder, ignore_errors=True)
-        for name in (PREDICTIONS, TRAINING, SCORES, ASKED, RECORD):
-            # only what is known by name, and the record last: it says that the run is whole
-            if name in artifact.manifest.entries:
-                artifact.get_entry(name).download(root=str(folder), skip_cache=True)
-        _keep_questions(folder)
+        aside.replace(folder)
     except StopIteration:
         return "W&B has no record artifact of it"
     except (wandb.Error, requests.RequestException, OSError, ValueError) as error:
         return f"its files cannot be read from W&B ({error})"
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return ""
 
 
