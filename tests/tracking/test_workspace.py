@@ -16,7 +16,7 @@ from wandb_server import WandbServer
 from analysis.__main__ import main
 from regraft.records import PREDICTIONS, SCORES, TRAINING, Record, Row, StageRecord
 from regraft.tracking.replay import info, replay
-from regraft.tracking.wandb import draft, keys, panels, workspace
+from regraft.tracking.wandb import access, draft, keys, panels, workspace
 from regraft.tracking.wandb.log import Wandb
 
 PROJECT = "tester/regraft"
@@ -207,7 +207,7 @@ def rows(of: StageRecord, accuracy: float) -> list[Row]:
 
 def save(root: Path, loss: str, run_id: str) -> Path:
     """A run on disk."""
-    removed = {"dense": {"mlp_neurons": [4, 4]}, "removed": {"mlp_neurons": [[0, 1], [2, 3]]}}
+    removed = {"dense": {"mlp_neurons": [4, 4]}, "removed": {"mlp_neurons": [2, 2]}}
     stages = [
         stage(0, "prepare", 0.0),
         stage(1, "evaluate", 0.0),
@@ -287,9 +287,9 @@ def test_all_that_panels_show_is_logged_and_the_workspace_is_saved(
     assert said.out == f"workspace: {server.url}/{PROJECT}?nw={view.name.removeprefix('nw-').removesuffix('-v')}\n"
     assert said.err == ""
     run = server.run(f"{PROJECT}/0123456789-{keys.wandb_id('', root.name)[1:]}")
-    summary, config = run.summary, json.loads(run.config)
+    summary, config = run.summary(), json.loads(run.config)
     history = {key for line in run.rows() for key in line}
-    content = view.content["section"]
+    content = view.content()["section"]
     assert set(shown(content)) == {section.name for section in panels.sections(HISTOGRAMS)}
     for text in (*named(shown(content)), *content["runSets"][0]["runFeed"]["columnOrder"]):
         if text.startswith("summary:"):
@@ -316,9 +316,9 @@ def test_a_workspace_is_overwritten_only_when_it_is_named(
     assert main(["dashboard", PROJECT, "--update", address, "--sweep", "it's=mine"]) == 0
     assert capsys.readouterr().out.split()[-1] == address
     assert len(server.views) == 2
-    filtered = [len(view.content["section"]["runSets"][0]["filters"]["filters"]) for view in (first, second)]
+    filtered = [len(view.content()["section"]["runSets"][0]["filters"]["filters"]) for view in (first, second)]
     assert filtered == [2, 1]
-    assert first.content["section"]["settings"]["useRunsTableGroupingInPanels"] is False
+    assert first.content()["section"]["settings"]["useRunsTableGroupingInPanels"] is False
 
 
 def test_the_draft_is_saved_with_its_figures_in_a_run_of_their_own(
@@ -334,14 +334,14 @@ def test_the_draft_is_saved_with_its_figures_in_a_run_of_their_own(
     (run,) = [run for run in server.runs if run.name.startswith("figures-")]
     assert run.state == "finished"
     pictures = {key for line in run.rows() for key in line if key.startswith("figures/")}
-    browsed = {text for text in named(drafts[0].content) if text.startswith("figures/")}
+    browsed = {text for text in named(drafts[0].content()) if text.startswith("figures/")}
     assert browsed == pictures != set()
-    assert sum("media/images/figures" in name for name in run.uploads) == 2 * len(pictures)
-    texts = " ".join(named(drafts[0].content))
-    assert "KL" in texts and "same-units" in texts
+    assert sum("media/images/figures" in name for name in run.uploads()) == 2 * len(pictures)
+    texts = " ".join(named(drafts[0].content()))
+    assert "KL minus CE: not controlled at 50 % of units" in texts
     # the run of figures is no run of the sweep
     assert main(["dashboard", PROJECT]) == 0
-    assert f"{run.name}" not in server.views[-1].content["section"]["customRunColors"]
+    assert f"{run.name}" not in server.views[-1].content()["section"]["customRunColors"]
 
 
 @pytest.mark.parametrize(
@@ -349,6 +349,8 @@ def test_the_draft_is_saved_with_its_figures_in_a_run_of_their_own(
     [
         (["regraft"], "regraft: must be ENTITY/PROJECT"),
         (["tester/none"], "tester/none: W&B has no such project"),
+        ([PROJECT, "--update", "https://wandb.ai/tester/regraft?nw=none"], "is no saved workspace of tester/regraft"),
+        ([PROJECT, "--update", "nowhere"], "ends with ?nw=NAME"),
         ([PROJECT, "--sweep", "none"], "has no runs of none yet. Run a sweep with tracker.mode=online"),
     ],
 )
@@ -380,6 +382,7 @@ def test_a_server_that_is_not_there_is_said(
     wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wandb_server.close()
+    monkeypatch.setattr(access, "CONTACT", 2)
     assert main(["dashboard", PROJECT]) == 2
     assert "See that the server can be reached" in capsys.readouterr().err
 

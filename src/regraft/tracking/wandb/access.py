@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import wandb
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from regraft.config.ranges import ConfigError
 from regraft.tracking.wandb.log import prepare
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
 
 FIGURES = "figures"
 """Job type of a run that holds the figures of a sweep: it is no run of the sweep, and has no record."""
-TIMEOUT = 30
-"""Seconds to wait for the server's answer."""
+CONTACT = 10
+"""Seconds in which the server must answer at all."""
+TIMEOUT = 60
+"""Seconds to wait for a page of runs."""
 PAGE = 100
 """Runs that are asked for at once."""
 
@@ -43,17 +46,17 @@ def told(project: str) -> Iterator[None]:
         yield
     except wandb.errors.UsageError as error:
         raise AccessError(
-            f"W&B has no key on this machine ({_first(error)}). Log in once with `wandb login`, or set WANDB_API_KEY; "
+            f"W&B has no key on this machine ({first_line(error)}). Log in once with `wandb login`, or set WANDB_API_KEY; "
             "for a server of your own set WANDB_BASE_URL too."
         ) from error
     except wandb.errors.AuthenticationError as error:
         raise AccessError(
-            f"W&B does not let you in ({_first(error)}). See that the server can be reached and that the key is one of "
+            f"W&B does not let you in ({first_line(error)}). See that the server can be reached and that the key is one of "
             "it: `wandb login --relogin --verify`."
         ) from error
-    except (wandb.Error, OSError) as error:
+    except (wandb.Error, WandbApiFailedError, OSError) as error:
         raise AccessError(
-            f"W&B did not do what was asked for {project} ({_first(error)}). See that the server can be reached and "
+            f"W&B did not do what was asked for {project} ({first_line(error)}). See that the server can be reached and "
             "that you may write to this project, then run the same command again."
         ) from error
 
@@ -84,6 +87,7 @@ def runs(project: str, sweeps: Sequence[str]) -> list[Run]:
     filters = {"group": {"$in": list(sweeps)}} if sweeps else {}
     with told(project):
         try:
+            wandb.Api(timeout=CONTACT)  # a server that is not there, and a wrong key, are found out by this
             found = list(wandb.Api(timeout=TIMEOUT).runs(project, filters=filters, per_page=PAGE, lazy=False))
         except ValueError as error:
             raise AccessError(
@@ -105,6 +109,6 @@ def summaries(found: Iterable[Run]) -> set[str]:
     return {str(key) for run in found for key in dict(run.summary)}
 
 
-def _first(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a message, without its full stop."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

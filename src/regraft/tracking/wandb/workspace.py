@@ -8,10 +8,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 import wandb_workspaces.workspaces as ws
+from wandb_workspaces.workspaces.errors import SpecVersionError, UnsupportedViewError
 from wandb_workspaces.workspaces.internal import View
 
 from regraft.tracking.wandb import keys
-from regraft.tracking.wandb.access import FIGURES, named, runs, summaries, told
+from regraft.tracking.wandb.access import FIGURES, AccessError, first_line, named, runs, summaries, told
 from regraft.tracking.wandb.panels import ACCURACY, CRITERION, EVERY_RUN, LOSS, SEED, SPARSITY, sections, stored
 
 COLUMNS = (
@@ -108,11 +109,30 @@ def save(project: str, sweeps: Sequence[str], colours: Mapping[str, str], update
     built = build(project, sweeps, losses, logged, colours)
     with told(project):
         if update is not None:
-            saved = Workspace.from_url(update)
+            saved = _opened(update, project)
             saved.sections, saved.settings, saved.name = built.sections, built.settings, built.name
             saved.runset_settings = built.runset_settings
             built = saved
         return str(built.save().url)
+
+
+def _opened(address: str, project: str) -> Workspace:
+    """The saved workspace with this address.
+
+    Raises:
+        AccessError: There is none in the project.
+    """
+    try:
+        saved: Workspace = Workspace.from_url(address)
+        if (saved.entity, saved.project) == named(project):
+            return saved
+        reason = f"it is one of {saved.entity}/{saved.project}"
+    except (ValueError, UnsupportedViewError, SpecVersionError) as error:
+        reason = first_line(error)
+    raise AccessError(
+        f"--update {address}: is no saved workspace of {project} ({reason}). Give the address that was told when it was "
+        "saved, which ends with ?nw=NAME."
+    )
 
 
 def of_sweeps(sweeps: Sequence[str]) -> str:
@@ -128,7 +148,7 @@ def of_run(run: str) -> str:
 
 def _literal(text: str) -> str:
     """A name as wandb-workspaces parses it in a filter: it would take signs of comparison in a name for its own."""
-    return re.sub("[=<>]", lambda sign: rf"\u{ord(sign[0]):04x}", json.dumps(text))
+    return re.sub("[=<>]", lambda sign: rf"\u{ord(sign[0]):04x}", json.dumps(text, ensure_ascii=False))
 
 
 def _name(sweeps: Sequence[str]) -> str:
