@@ -14,7 +14,7 @@ import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces.reports.v2.interface import BlockTypes
 
 from regraft.tracking.wandb.access import FIGURES, named, runs, summaries, told
-from regraft.tracking.wandb.panels import SPARSITY, sections
+from regraft.tracking.wandb.panels import SPARSITY, sections, stored
 from regraft.tracking.wandb.workspace import of_run, of_sweeps
 
 LONGEST_TITLE = 128
@@ -92,7 +92,7 @@ def build(project: str, study: Study, colours: Mapping[str, str], logged: Collec
         project=name,
         name=", ".join(study.sweeps),
         filters=of_sweeps(study.sweeps),
-        order=[wr.OrderBy(SPARSITY)],
+        order=[wr.OrderBy(wr.Config(stored(SPARSITY)), ascending=True)],
         run_settings={run: wr.RunSettings(color=colour) for run, colour in colours.items()},
     )
     drawn = wr.Runset(entity=entity, project=name, name=FIGURES, filters=of_run(study.figures_id))
