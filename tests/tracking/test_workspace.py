@@ -288,6 +288,7 @@ def test_all_that_panels_show_is_logged_and_the_workspace_is_saved(
     (view,) = server.views
     assert said.out == f"workspace: {server.url}/{PROJECT}?nw={view.name.removeprefix('nw-').removesuffix('-v')}\n"
     assert said.err == ""
+    assert re.fullmatch("nw-[0-9a-f]+-v", view.name)
     run = server.run(f"{PROJECT}/0123456789-{keys.wandb_id('', root.name)[1:]}")
     summary, config = run.summary(), json.loads(run.config)
     history = {key for line in run.rows() for key in line}
@@ -349,21 +350,19 @@ def test_the_draft_is_saved_with_its_figures_in_a_run_of_their_own(
     assert f"{run.name}" not in server.views[-1].content()["section"]["customRunColors"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["regraft"], "regraft: must be ENTITY/PROJECT"),
-        (["tester/none"], "tester/none: W&B has no such project"),
-        ([PROJECT, "--update", "https://wandb.ai/tester/regraft?nw=none"], "is no saved workspace of tester/regraft"),
-        ([PROJECT, "--update", "nowhere"], "ends with ?nw=NAME"),
-        ([PROJECT, "--sweep", "none"], "has no runs of none yet. Run a sweep with tracker.mode=online"),
-    ],
-)
 def test_what_is_not_there_is_said_with_what_to_do(
-    logged: tuple[WandbServer, Path], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    logged: tuple[WandbServer, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["dashboard", *arguments]) == 2
-    assert message in capsys.readouterr().err
+    wrong = {
+        ("regraft",): "regraft: must be ENTITY/PROJECT",
+        ("tester/none",): "tester/none: W&B has no such project",
+        (PROJECT, "--sweep", "none"): "has no runs of none yet. Run a sweep with tracker.mode=online",
+        (PROJECT, "--update", "nowhere"): "ends with ?nw=NAME",
+        (PROJECT, "--update", "https://wandb.ai/tester/regraft?nw=none"): "is no saved workspace of tester/regraft",
+    }
+    for arguments, message in wrong.items():
+        assert main(["dashboard", *arguments]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_refusal_is_said(logged: tuple[WandbServer, Path], capsys: pytest.CaptureFixture[str]) -> None:

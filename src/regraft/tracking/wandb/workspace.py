@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import secrets
 from collections.abc import Collection, Mapping, Sequence
 
 import wandb_workspaces.workspaces as ws
@@ -29,15 +30,15 @@ COLUMNS = (
 
 
 class Workspace(ws.Workspace):
-    """A workspace whose table is grouped and whose panels are not.
-
-    W&B would draw a group of runs as one point, at their mean, in scatter plots and parallel coordinates: nothing of a
-    curve would be left. Panels of curves group for themselves.
-    """
+    """A workspace whose table is grouped and whose panels are not, saved under an address that leads to it."""
 
     def _to_model(self) -> View:
         view = super()._to_model()
+        # W&B would draw a group of runs as one point, at their mean, in scatter plots and parallel coordinates: nothing
+        # of a curve would be left. Panels of training curves group for themselves.
         view.spec.section.settings.use_runs_table_grouping_in_panels = False
+        # wandb-workspaces takes "nw-" out of a name wherever it stands, also where its own random part ends with nw
+        view.name = view.name or f"nw-{secrets.token_hex(6)}-v"
         return view
 
 
