@@ -46,18 +46,18 @@ def told(project: str) -> Iterator[None]:
         yield
     except wandb.errors.UsageError as error:
         raise AccessError(
-            f"W&B has no key on this machine ({first_line(error)}). Log in once with `wandb login`, or set WANDB_API_KEY; "
-            "for a server of your own set WANDB_BASE_URL too."
+            f"W&B has no key on this machine ({first_line(error)}). Log in once with `wandb login`, or set "
+            "WANDB_API_KEY; for a server of your own set WANDB_BASE_URL too."
         ) from error
     except wandb.errors.AuthenticationError as error:
         raise AccessError(
-            f"W&B does not let you in ({first_line(error)}). See that the server can be reached and that the key is one of "
-            "it: `wandb login --relogin --verify`."
+            f"W&B does not let you in ({first_line(error)}). See that the server can be reached and that the key "
+            "is one of it: `wandb login --relogin --verify`."
         ) from error
     except (wandb.Error, WandbApiFailedError, OSError) as error:
         raise AccessError(
-            f"W&B did not do what was asked for {project} ({first_line(error)}). See that the server can be reached and "
-            "that you may write to this project, then run the same command again."
+            f"W&B did not do what was asked for {project} ({first_line(error)}). See that the server can be "
+            "reached and that you may write to this project, then run the same command again."
         ) from error
 
 

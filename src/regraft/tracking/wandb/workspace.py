@@ -131,8 +131,8 @@ def _opened(address: str, project: str) -> Workspace:
     except (ValueError, UnsupportedViewError, SpecVersionError) as error:
         reason = first_line(error)
     raise AccessError(
-        f"--update {address}: is no saved workspace of {project} ({reason}). Give the address that was told when it was "
-        "saved, which ends with ?nw=NAME."
+        f"--update {address}: is no saved workspace of {project} ({reason}). Give the address that was told when "
+        "it was saved, which ends with ?nw=NAME."
     )
 
 
