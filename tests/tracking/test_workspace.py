@@ -382,6 +382,14 @@ def test_without_a_key_it_says_how_to_log_in(
     assert "`wandb login`" in capsys.readouterr().err
 
 
+def test_a_wrong_address_is_said(
+    wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "nonsense")
+    assert main(["dashboard", PROJECT]) == 2
+    assert "set up wrongly" in capsys.readouterr().err
+
+
 def test_a_server_that_is_not_there_is_said(
     wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

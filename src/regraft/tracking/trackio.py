@@ -119,7 +119,9 @@ class Trackio(Tracker):
     def __post_init__(self) -> None:
         require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
         if importlib.util.find_spec("trackio") is None:
-            raise ConfigError("tracker=trackio needs the package trackio: pip install 'regraft[trackio]'")
+            raise ConfigError(
+                "_target_=regraft.tracking.trackio.Trackio: needs the package trackio: pip install 'regraft[trackio]'"
+            )
 
     def start(self, run: RunInfo) -> RunLog:
         # trackio.init would ask the network for the user's name, watch the machine and print; a table is all it takes

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import wandb
+from pydantic import ValidationError
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from regraft.config.ranges import ConfigError
@@ -37,12 +38,18 @@ def told(project: str) -> Iterator[None]:
         project: What was asked for: `ENTITY/PROJECT`.
 
     Raises:
-        AccessError: There is no key, the key is not taken, the server cannot be reached, or it refuses.
+        AccessError: There is no key, the key is not taken, the server cannot be reached, or it refuses; or the
+            environment sets W&B up wrongly.
     """
+    prepare()
     try:
-        prepare()
         # what wandb would write on the terminal is said by whoever asks
         wandb.setup(settings=wandb.Settings(silent=True))
+    except ValidationError as error:
+        # without what was given: it may be a key
+        wrong = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise AccessError(f"W&B is set up wrongly ({wrong}). See the environment variables WANDB_*.") from None
+    try:
         yield
     except wandb.errors.UsageError as error:
         raise AccessError(
