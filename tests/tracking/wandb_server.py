@@ -41,6 +41,7 @@ from wandb_graphql import GraphQLError, execute, parse
 API_KEY = "local-" + "0123456789abcdef" * 2 + "01234567"  # the form that W&B's client insists on
 FILE_STREAM = re.compile(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream")
 STORAGE = "/storage/"
+TELEMETRY = re.compile(r"/sdk/otel/v1/(?:logs|metrics|traces)")
 
 
 @dataclass
@@ -48,8 +49,8 @@ class Call:
     """One request, in the order of arrival.
 
     Attributes:
-        name: what faults and tests know it by: the GraphQL operation (`UpsertBucket`), `file_stream`, or the method and
-            the path (`PUT runs/ENTITY/PROJECT/RUN/FILE`, `PUT objects/DIGEST`).
+        name: what faults and tests know it by: the GraphQL operation (`UpsertBucket`), `file_stream`, `telemetry`, or
+            the method and the path (`PUT runs/ENTITY/PROJECT/RUN/FILE`, `PUT objects/DIGEST`).
         body: what was sent, unpacked.
         status: what was answered; 0 if nothing (yet).
     """
@@ -137,7 +138,6 @@ class WandbServer:
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": self.api_key,
-            "WANDB_ERROR_REPORTING": "false",  # W&B's client would report its own errors to its makers
             "NO_PROXY": "127.0.0.1",
         }
 
@@ -277,24 +277,28 @@ class WandbServer:
             return found.group(1) if found else "GraphQL"
         if FILE_STREAM.fullmatch(path):
             return "file_stream"
+        if TELEMETRY.fullmatch(path):
+            return "telemetry"
         return f"{method} {unquote(path.removeprefix(STORAGE))}"
 
     def _answer(self, method: str, path: str, body: bytes, key: str) -> Answer:
         if path.startswith(STORAGE):  # addresses that this server gave away itself need no key
             return self._storage(method, unquote(path.removeprefix(STORAGE)), body)
+        if method == "POST" and TELEMETRY.fullmatch(path):  # how W&B's client fares, which comes without a key
+            return Answer(200, b"", {"Content-Type": "application/x-protobuf"})
+        stream = FILE_STREAM.fullmatch(path)
+        if method != "POST" or (path != "/graphql" and stream is None):
+            self.unknown.append(f"{method} {path}")
+            return _error(f"the stand-in does not know {method} {path}", 404)
         if key != self.api_key:
             return _error("user is not logged in", 401)
-        if method == "POST" and path == "/graphql":
+        if stream is None:
             return self._graphql(json.loads(body))
-        stream = FILE_STREAM.fullmatch(path)
-        if method == "POST" and stream:
-            entity, project, run = map(unquote, stream.groups())
-            try:
-                return _json(self.backend.stream(entity, project, run, json.loads(body)))
-            except RequestError as error:
-                return _error(str(error), 404)
-        self.unknown.append(f"{method} {path}")
-        return _error(f"the stand-in does not know {method} {path}", 404)
+        entity, project, run = map(unquote, stream.groups())
+        try:
+            return _json(self.backend.stream(entity, project, run, json.loads(body)))
+        except RequestError as error:
+            return _error(str(error), 404)
 
     def _storage(self, method: str, path: str, body: bytes) -> Answer:
         """Uploads and downloads."""
