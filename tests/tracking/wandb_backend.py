@@ -143,7 +143,6 @@ class Run:
     description = ""
     systemMetrics = "{}"
     user = User()
-    stopped = False  # whether somebody pressed "stop run" on the page: tests may set it
 
     def __init__(self, project: Project, name: str) -> None:
         self.project = project
@@ -649,7 +648,7 @@ class Backend:
         run.lost = False
         run.preempting = run.preempting or bool(body.get("preempting"))
         run.exit_code = body.get("exitcode", 0) if body.get("complete") else None
-        return {"exitcode": run.exit_code, "limits": {}, "stopped": run.stopped}
+        return {"exitcode": run.exit_code, "limits": {}}
 
 
 class Query:
