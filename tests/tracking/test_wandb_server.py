@@ -29,8 +29,8 @@ def start(run_id: str = "run", finish_timeout: float = 0, **options: Any) -> wan
         x_disable_stats=True,
         finish_timeout=finish_timeout,
         finish_timeout_raises=True,
-        x_file_stream_retry_wait_min_seconds=0.1,
-        x_file_stream_retry_wait_max_seconds=0.2,
+        x_file_stream_retry_wait_min_seconds=1,
+        x_file_stream_retry_wait_max_seconds=1,
     )
     entity, project = PROJECT.split("/")
     return wandb.init(entity=entity, project=project, id=run_id, settings=settings, **options)
@@ -123,6 +123,15 @@ def test_a_resumed_run_goes_on(wandb_server: WandbServer) -> None:
     assert kept.settings() == {"more": 1}
     with pytest.raises(wandb.errors.UsageError, match="resume"):
         start(resume="never")
+
+
+def test_lines_that_are_sent_twice_are_kept_once(wandb_server: WandbServer) -> None:
+    logged(rows=3)
+    kept = wandb_server.run("run").rows()
+    for call in [call for call in wandb_server.calls if call.name == "file_stream"]:
+        wandb_server.answer("POST", f"/files/{PROJECT}/run/file_stream", call.body, wandb_server.api_key)
+    assert len(kept) == 3
+    assert wandb_server.run("run").rows() == kept
 
 
 def test_artifacts_come_back_as_they_were(wandb_server: WandbServer, tmp_path: Path) -> None:
@@ -253,6 +262,25 @@ def test_what_is_unknown_is_noticed(wandb_server: WandbServer) -> None:
     wandb_server.unknown.clear()
 
 
+def test_the_fixture_fails_a_test_that_asks_the_unknown(tmp_path: Path) -> None:
+    code = """
+import wandb
+
+def test_unknown(wandb_server):
+    try:
+        wandb.Api()._service_api.execute_graphql("query Secrets { viewer { secrets } }")
+    except Exception:
+        pass
+"""
+    (tmp_path / "test_unknown.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", str(tmp_path / "test_unknown.py")]
+    folder = str(Path(module.__file__).parent)
+    environment = os.environ | {"PYTHONPATH": folder, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+    assert "1 passed, 1 error" in told.stdout
+    assert "User has no field 'secrets'" in told.stdout
+
+
 def test_another_key_is_refused(wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "local-" + "f" * 40)
     with pytest.raises(wandb.errors.CommError, match="user is not logged in"):
@@ -307,7 +335,13 @@ def test_hanging_and_slow_answers(wandb_server: WandbServer) -> None:
     with pytest.raises(TimeoutError):
         run.finish()
     assert wandb_server.calls[-1].status == 0
+    waiting = threading.Thread(target=swallow, args=(wandb_server.url,))
+    waiting.start()
+    while "GET /" not in wandb_server.names():
+        time.sleep(0.01)
     wandb_server.heal()
+    waiting.join(timeout=5)
+    assert not waiting.is_alive(), "who hung is dropped"
     wandb_server.slow(0.3, only="UpsertBucket")
     began = time.monotonic()
     logged("slow")
