@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -258,27 +259,12 @@ def test_what_is_unknown_is_noticed(wandb_server: WandbServer) -> None:
     with pytest.raises(Exception, match="takes no depth"):
         wandb.Api()._service_api.execute_graphql('query Deep { project(name: "study", depth: 2) { id } }')
     assert time.monotonic() - began < 10, "W&B does not ask again"
-    assert len(wandb_server.unknown) == 4
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{wandb_server.url}/nowhere", timeout=5)
+    assert len(wandb_server.unknown) == 5
+    with pytest.raises(AssertionError, match="Secrets.*User has no field 'secrets'"):
+        wandb_server.check()
     wandb_server.unknown.clear()
-
-
-def test_the_fixture_fails_a_test_that_asks_the_unknown(tmp_path: Path) -> None:
-    code = """
-import wandb
-
-def test_unknown(wandb_server):
-    try:
-        wandb.Api()._service_api.execute_graphql("query Secrets { viewer { secrets } }")
-    except Exception:
-        pass
-"""
-    (tmp_path / "test_unknown.py").write_text(code)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", str(tmp_path / "test_unknown.py")]
-    folder = str(Path(module.__file__).parent)
-    environment = os.environ | {"PYTHONPATH": folder, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    told = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
-    assert "1 passed, 1 error" in told.stdout
-    assert "User has no field 'secrets'" in told.stdout
 
 
 def test_another_key_is_refused(wandb_server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:

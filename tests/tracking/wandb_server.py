@@ -198,6 +198,10 @@ class WandbServer:
         with self.backend.lock:
             return list(self.backend.views.values())
 
+    def check(self) -> None:
+        """Assert that nothing was asked that this server does not know."""
+        assert not self.unknown, "\n".join(["W&B asked what the stand-in server does not know:", *self.unknown])
+
     def names(self) -> list[str]:
         """The names of all calls."""
         with self.backend.lock:
