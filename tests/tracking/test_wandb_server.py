@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ def start(run_id: str = "run", finish_timeout: float = 0, **options: Any) -> wan
         x_disable_stats=True,
         finish_timeout=finish_timeout,
         finish_timeout_raises=True,
-        x_file_stream_retry_wait_min_seconds=0.1,
+        x_file_stream_retry_wait_min_seconds=1,
+        x_file_stream_retry_wait_max_seconds=1,
     )
     entity, project = PROJECT.split("/")
     return wandb.init(entity=entity, project=project, id=run_id, settings=settings, **options)
@@ -123,6 +126,15 @@ def test_a_resumed_run_goes_on(wandb_server: WandbServer) -> None:
         start(resume="never")
 
 
+def test_lines_that_are_sent_twice_are_kept_once(wandb_server: WandbServer) -> None:
+    logged(rows=3)
+    kept = wandb_server.run("run").rows()
+    for call in [call for call in wandb_server.calls if call.name == "file_stream"]:
+        wandb_server.answer("POST", f"/files/{PROJECT}/run/file_stream", call.body, wandb_server.api_key)
+    assert len(kept) == 3
+    assert wandb_server.run("run").rows() == kept
+
+
 def test_artifacts_come_back_as_they_were(wandb_server: WandbServer, tmp_path: Path) -> None:
     def log(run_id: str, content: str, *aliases: str) -> None:
         (tmp_path / "record.json").write_text(content)
@@ -153,6 +165,32 @@ def test_artifacts_come_back_as_they_were(wandb_server: WandbServer, tmp_path: P
     assert len(uploads) == 3, "what is there already is not uploaded again"
     with pytest.raises(wandb.errors.CommError, match="not found"):
         api.artifact(f"{PROJECT}/record:none")
+
+
+def test_what_is_changed_later_stays_changed(wandb_server: WandbServer, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    made = wandb.Artifact("a", type="record")
+    made.add_file(str(tmp_path / "a.txt"))
+    run = start("maker")
+    run.log_artifact(made)
+    run.finish()
+    run = start("user")
+    run.use_artifact("a:v0")
+    run.finish()
+    artifact = wandb.Api().artifact(f"{PROJECT}/a:v0")
+    artifact.aliases.append("good")
+    artifact.metadata["seen"] = True
+    artifact.save()
+    read = wandb.Api().run(f"{PROJECT}/maker")
+    read.tags.append("later")
+    read.config["more"] = 1
+    read.update()
+
+    api = wandb.Api()
+    assert api.artifact(f"{PROJECT}/a:good").metadata == {"seen": True}
+    assert [item.name for item in api.run(f"{PROJECT}/user").used_artifacts()] == ["a:v0"]
+    assert (api.run(f"{PROJECT}/maker").tags, api.run(f"{PROJECT}/maker").config) == (["later"], {"more": 1})
+    assert wandb_server.run("maker").state == "finished"
 
 
 def test_runs_are_filtered_ordered_and_paged(wandb_server: WandbServer) -> None:
@@ -221,7 +259,11 @@ def test_what_is_unknown_is_noticed(wandb_server: WandbServer) -> None:
     with pytest.raises(Exception, match="takes no depth"):
         wandb.Api()._service_api.execute_graphql('query Deep { project(name: "study", depth: 2) { id } }')
     assert time.monotonic() - began < 10, "W&B does not ask again"
-    assert len(wandb_server.unknown) == 4
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{wandb_server.url}/nowhere", timeout=5)
+    assert len(wandb_server.unknown) == 5
+    with pytest.raises(AssertionError, match="Secrets.*User has no field 'secrets'"):
+        wandb_server.check()
     wandb_server.unknown.clear()
 
 
@@ -279,7 +321,13 @@ def test_hanging_and_slow_answers(wandb_server: WandbServer) -> None:
     with pytest.raises(TimeoutError):
         run.finish()
     assert wandb_server.calls[-1].status == 0
+    waiting = threading.Thread(target=swallow, args=(wandb_server.url,))
+    waiting.start()
+    while "GET /" not in wandb_server.names():
+        time.sleep(0.01)
     wandb_server.heal()
+    waiting.join(timeout=5)
+    assert not waiting.is_alive(), "who hung is dropped"
     wandb_server.slow(0.3, only="UpsertBucket")
     began = time.monotonic()
     logged("slow")
@@ -308,20 +356,27 @@ def swallow(url: str) -> None:
         urllib.request.urlopen(url, timeout=20)
 
 
-def test_runs_of_other_processes(tmp_path: Path, wandb_server: WandbServer) -> None:
+def test_the_command_serves_other_processes(tmp_path: Path, wandb_server: WandbServer) -> None:
+    code = """
+import wandb
+run = wandb.init(project="study")
+run.log({"loss": 1})
+run.finish()
+print([run.state for run in wandb.Api().runs("tester/study")])
+"""
     command = [sys.executable, str(Path(module.__file__)), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        told = dict(
-            line.strip().removeprefix("export ").split("=", 1) for line in (process.stdout.readline() for _ in range(4))
-        )
-        code = "import wandb; run = wandb.init(project='study'); run.log({'a': 1}); run.finish()"
-        subprocess.run([sys.executable, "-c", code], env=os.environ | told, check=True, timeout=60)
-        code = "import wandb; print([run.state for run in wandb.Api().runs('tester/study')])"
-        read = subprocess.run(
-            [sys.executable, "-c", code], env=os.environ | told, check=True, timeout=60, capture_output=True, text=True
-        )
-        process.terminate()
-    assert read.stdout.strip() == "['finished']"
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("W&B stand-in at http://127.0.0.1:")
+            lines = [process.stdout.readline() for _ in wandb_server.environment()]
+            told = dict(line.strip().removeprefix("export ").split("=", 1) for line in lines)
+            client = subprocess.run(
+                [sys.executable, "-c", code], env=os.environ | told, timeout=60, capture_output=True, text=True
+            )
+        finally:
+            process.send_signal(signal.SIGINT)
+        assert client.stdout.strip() == "['finished']", client.stderr
+        assert process.stdout.read() == "", "nothing was unknown"
+    assert process.returncode == 0
     assert wandb_server.calls == []

@@ -143,7 +143,6 @@ class Run:
     description = ""
     systemMetrics = "{}"
     user = User()
-    stopped = False  # whether somebody pressed "stop run" on the page: tests may set it
 
     def __init__(self, project: Project, name: str) -> None:
         self.project = project
@@ -649,7 +648,7 @@ class Backend:
         run.lost = False
         run.preempting = run.preempting or bool(body.get("preempting"))
         run.exit_code = body.get("exitcode", 0) if body.get("complete") else None
-        return {"exitcode": run.exit_code, "limits": {}, "stopped": run.stopped}
+        return {"exitcode": run.exit_code, "limits": {}}
 
 
 class Query:
@@ -659,7 +658,7 @@ class Query:
         self._backend = backend
         self.viewer = User()  # who the key belongs to: asked by init, login and Api()
         # The server is new enough for the client, and has none of the features that need more than is done here.
-        self.serverInfo = {
+        self.serverInfo: dict[str, Any] = {
             "cliVersionInfo": {"max_cli_version": "9.9.9"},
             "latestLocalVersionInfo": None,
             "features": [],
@@ -780,7 +779,7 @@ class Mutation:
 
     def createArtifactFiles(self, input: dict[str, Any]) -> dict[str, Any]:
         """Where an artifact's files are to be uploaded: by content, and nowhere if that is here already."""
-        nodes = []
+        nodes: list[dict[str, Any]] = []
         for told in input["artifactFiles"]:
             path = f"objects/{told['md5']}"
             nodes.append(
