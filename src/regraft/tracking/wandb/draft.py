@@ -13,7 +13,7 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces.reports.v2.interface import BlockTypes
 
-from regraft.tracking.wandb.access import FIGURES, named, runs, summaries, told
+from regraft.tracking.wandb.access import CONTACT, FIGURES, TIMEOUT, named, runs, summaries, told
 from regraft.tracking.wandb.panels import SPARSITY, sections, stored
 from regraft.tracking.wandb.workspace import of_run, of_sweeps
 
@@ -136,7 +136,15 @@ def send(project: str, study: Study) -> None:
             dir=folder,
             mode="online",
             resume="allow",
-            settings=wandb.Settings(console="off", silent=True, x_disable_stats=True, disable_git=True),
+            settings=wandb.Settings(
+                console="off",
+                silent=True,
+                x_disable_stats=True,
+                disable_git=True,
+                init_timeout=CONTACT,
+                finish_timeout=TIMEOUT,
+                finish_timeout_raises=True,
+            ),
         )
         with run:
             run.log({key(figure): wandb.Image(str(figure.path), caption=figure.caption) for figure in study.figures})
