@@ -26,6 +26,7 @@ FILES = {RECORD, PREDICTIONS, TRAINING, SCORES, ASKED}
 """What the artifact of a run may hold: file names come from the server too."""
 NAME = re.compile(r"[^/\\\0]+")
 """What a folder may be called after: names come from the server."""
+STRANGE = "its run id or sweep is no name of a folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +51,9 @@ def download(project: str, sweeps: Sequence[str], root: Path) -> Downloaded:
         ConfigError: There is no such project or sweep, no key, or the server does not answer.
     """
     filters = {"group": {"$in": list(sweeps)}} if sweeps else {}
-    found = [run for run in runs(None, project, filters) if _is_ours(run)]
+    ours = [run for run in runs(None, project, filters) if _is_ours(run)]
+    found = [run for run in ours if _names_a_folder(run)]
+    strange = tuple((root / run.id, STRANGE) for run in ours if not _names_a_folder(run))
     held = {run.config["sweep"] for run in found}
     if missing := sorted(set(sweeps) - held) or ([] if found else ["run of a sweep"]):
         raise ConfigError(
@@ -66,7 +69,7 @@ def download(project: str, sweeps: Sequence[str], root: Path) -> Downloaded:
         there = {_folder(run, root) for run in found}
         for folder in {path.parent for path in (root / name).glob(f"*/{RECORD}")} - there:
             shutil.rmtree(folder)
-    return Downloaded(sweeps=tuple(root / name for name in sorted(held)), unfinished=unfinished)
+    return Downloaded(sweeps=tuple(root / name for name in sorted(held)), unfinished=unfinished + strange)
 
 
 def runs(entity: str | None, project: str, filters: dict[str, Any]) -> list[Run]:
@@ -88,8 +91,12 @@ def runs(entity: str | None, project: str, filters: dict[str, Any]) -> list[Run]
 
 
 def _is_ours(run: Run) -> bool:
-    named = [run.config.get(key) for key in ("run_id", "sweep")]
-    return all(isinstance(name, str) and NAME.fullmatch(name) and name.strip(".") for name in named)
+    return all(isinstance(run.config.get(key), str) for key in ("run_id", "sweep"))
+
+
+def _names_a_folder(run: Run) -> bool:
+    named = [run.config[key] for key in ("run_id", "sweep")]
+    return all(NAME.fullmatch(name) and name.strip(".") for name in named)
 
 
 def _folder(run: Run, root: Path) -> Path:
