@@ -70,8 +70,10 @@ def test_a_run_that_was_logged_online_is_not_sent_again(
 ) -> None:
     folder = recorded(tmp_path)
     mirror(folder, ONLINE)
+    (folder / "wandb").mkdir()  # as if the server had been lost when it had just said that all is there
     before = changes(wandb_server)
     assert main([str(tmp_path / "study")]) == 0
+    assert not (folder / "wandb").exists()
     assert "1 records: 1 were in W&B, 0 sent" in capsys.readouterr().out
     assert changes(wandb_server) == before
 

@@ -9,6 +9,7 @@ too. A run that W&B has in part is gone on with, so that nothing is there twice.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from regraft.records import Record, is_running
 from regraft.secrets import redact
 from regraft.tracking.replay import info, replay
 from regraft.tracking.wandb import keys
-from regraft.tracking.wandb.log import Wandb, digest
+from regraft.tracking.wandb.log import FOLDER, Wandb, digest
 from regraft.tracking.wandb.read import runs
 
 TIMEOUT = 120.0
@@ -87,7 +88,13 @@ def sync(sweep: Path, project: str | None, entity: str | None, tell: Callable[[s
     there = sent = 0
     for (owner, name), recorded in waiting.items():
         known = mirrored(owner, name, {record.sweep for record, _, _ in recorded})
-        missing = [run for run in recorded if not _is_whole(known, *run[:2])]
+        missing = []
+        for record, folder, tracker in recorded:
+            if _is_whole(known, record, folder):
+                # the server was lost just after the last had arrived
+                shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            else:
+                missing.append((record, folder, tracker))
         there += len(recorded) - len(missing)
         for (record, folder, _), told in zip(missing, _send_all(missing), strict=True):
             if told is None:
