@@ -274,7 +274,7 @@ def expected_history(folder: Path, log_every: int = 1) -> dict[int, dict[str, fl
         if stage["stage"] == "prune":
             gone, there = stage["details"]["removed"]["mlp_neurons"], stage["details"]["dense"]["mlp_neurons"]
             history[taken + index] = {"stage": index} | {
-                f"layers/mlp_neurons_{layer:02}": gone[layer] / there[layer] for layer in range(LAYERS)
+                f"layers/mlp_neurons_{layer:02}": gone[layer] / there[layer] for layer in range(len(there))
             }
         rows = [row for row in plain["rows"] if row["stage_index"] == index]
         if rows:
