@@ -171,7 +171,7 @@ def test_a_run_that_is_told_to_stop_goes_on_in_its_w_and_b_run(
 
 @pytest.mark.slow
 def test_a_server_that_is_killed_in_the_middle_of_a_sweep_costs_little_and_nothing_is_lost(
-    wandb_server: WandbServer, tmp_path: Path, shared_cache: Path
+    wandb_server: WandbServer, planted: list[str], tmp_path: Path, shared_cache: Path
 ) -> None:
     """While the second of three runs goes: the first is whole, and the third does not try."""
     sweep = ["-m", "sweep=alone", "seed=0,1,2", "loss=kl", *ONLINE, "tracker.timeout=2"]
@@ -188,6 +188,8 @@ def test_a_server_that_is_killed_in_the_middle_of_a_sweep_costs_little_and_nothi
     assert [record.status for record in records(study)] == ["finished"] * 3
     warned = [line for line in told.splitlines() if "make sync" in line]
     assert len(warned) == 1 and "W&B: " in warned[0], told
+    assert list(study.glob("*/wandb")), "the mirror that broke off left nothing that could tell a secret"
+    assert not list(leaks(planted, tmp_path, wandb_server))
     wandb_server.restart()
     assert sync([str(study)]) == 0
     for folder in folders(study):
