@@ -168,6 +168,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_sent(
     assert "3 records: 0 were in W&B, 1 sent, 2 not:" in told
     assert f"  {torn}: " in told and f"  {table}: " in told and "Traceback" not in told
     assert_whole(wandb_server, whole)
+    assert wandb_server.run(wandb_path(table)).state == "preempted", "what was not sent looks finished"
 
 
 def test_without_anything_to_send_it_says_so(

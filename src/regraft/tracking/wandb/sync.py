@@ -9,6 +9,7 @@ too. A run that W&B has in part is gone on with, so that nothing is there twice.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -139,7 +140,14 @@ def _send_all(waiting: Sequence[tuple[Record, Path, Wandb]]) -> Iterator[str | N
     def send(run: tuple[Record, Path, Wandb]) -> str | None:
         record, folder, tracker = run
         try:
-            replay(record, folder, tracker.open(info(record, folder)))
+            log = tracker.open(info(record, folder))
+            try:
+                replay(record, folder, log)
+            except Exception:
+                # left open it would be closed with the process, as if the run had ended well
+                with contextlib.suppress(Exception):
+                    log.finish(None)
+                raise
         except Exception as error:
             return f"{error}" or type(error).__name__
         return None
