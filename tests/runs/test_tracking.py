@@ -64,7 +64,12 @@ def assert_mirrored(server: WandbServer, folder: Path, state: str = "finished") 
     assert run.summary["record"] == digest(folder)
     held = [each for each in server.artifacts if each.artifactSequence.name == f"record-{run.id}"][-1]
     contents = {name: server.backend.storage[f"objects/{entry['digest']}"] for name, entry in held.entries().items()}
-    assert contents == on_disk(folder)
+    expected_files = on_disk(folder)
+    if state == "failed":
+        # the texts are written by the first run that finishes, which may be before or after
+        contents.pop("questions.parquet", None)
+        del expected_files["questions.parquet"]
+    assert contents == expected_files
     assert not (folder / "wandb").exists()
 
 
@@ -77,25 +82,24 @@ def test_a_sweep_is_mirrored_and_tells_no_secret(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """In two processes, with a run whose error holds secrets."""
-    sweep = ["hydra/launcher=two_processes", "sweep=mine", "seed=0,1", "loss=kl,none"]
+    sweep = ["hydra/launcher=two_processes", "sweep=mine", "seed=0,1", "loss=kl"]
     fault = ["pruner.criterion.fault=secret", "+pruner.criterion.at=1", "sparsity=0.5"]
     result = regraft("-m", *FAULTY, *sweep, *fault, *ONLINE)
     told = result.stdout + result.stderr
-    assert result.returncode == 1 and "2 of 4 runs failed" in result.stderr, told
+    assert result.returncode == 1 and "1 of 2 runs failed" in result.stderr, told
     assert "the hub refuses [secret] at https://[secret]@hub/model" in told
     assert not [line for line in told.splitlines() if re.search(r"\bwandb[_:.]|\bW&B\b", line)], told
 
     monkeypatch.chdir(tmp_path)
     study = Path("multirun/mine")
     found = records(study)
-    assert sorted(record.status for record in found) == ["failed", "failed", "finished", "finished"]
+    assert sorted(record.status for record in found) == ["failed", "finished"]
     for record in found:
         assert_mirrored(wandb_server, study / record.run_id, record.status)
         if record.status == "failed":
             error = wandb.Api().run(wandb_path(study / record.run_id, PROJECT)).summary["error"]
             assert error == "the hub refuses [secret] at https://[secret]@hub/model"
-    names = {"faulty 50% kl seed 0", "faulty 50% none seed 0", "faulty 50% kl seed 1", "faulty 50% none seed 1"}
-    assert {run.displayName for run in wandb_server.runs} == names
+    assert {run.displayName for run in wandb_server.runs} == {"faulty 50% kl seed 0", "faulty 50% kl seed 1"}
     for line in (study / found[0].run_id / "run.log").read_text().splitlines():
         assert " wandb" not in line, "W&B's own talk is in the run's log"
 
