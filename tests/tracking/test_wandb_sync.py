@@ -92,6 +92,17 @@ def test_a_run_that_w_and_b_has_in_part_is_completed(wandb_server: WandbServer, 
     assert len(wandb_server.runs) == 1
 
 
+def test_a_run_that_was_stopped_and_then_failed_is_not_sent_again(
+    wandb_server: WandbServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = recorded(tmp_path, error="training diverged")
+    mirror(folder, ONLINE, stop_after=5)
+    mirror(folder, ONLINE)
+    assert wandb.Api().run(wandb_path(folder)).state in ("failed", "preempted")
+    assert main([str(tmp_path / "study")]) == 0
+    assert "1 records: 1 were in W&B, 0 sent" in capsys.readouterr().out
+
+
 def test_a_record_that_changed_is_sent_again(wandb_server: WandbServer, tmp_path: Path) -> None:
     """A run failed, was done again and finished."""
     failed = recorded(tmp_path, error="no space left on device")

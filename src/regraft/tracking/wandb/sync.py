@@ -130,8 +130,10 @@ def mirrored(entity: str | None, project: str, sweeps: set[str]) -> dict[str, tu
 
 
 def _is_whole(known: dict[str, tuple[str, str | None]], record: Record, folder: Path) -> bool:
-    state = "finished" if record.status == "finished" else "failed"
-    return known.get(keys.wandb_id(record.run_id, record.sweep)) == (state, digest(folder))
+    # a run that was stopped, went on and failed stays preempted
+    ended = ("finished",) if record.status == "finished" else ("failed", "preempted")
+    state, held = known.get(keys.wandb_id(record.run_id, record.sweep), ("", None))
+    return state in ended and held == digest(folder)
 
 
 def _send_all(waiting: Sequence[tuple[Record, Path, Wandb]]) -> Iterator[str | None]:
