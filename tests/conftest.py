@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,5 +79,8 @@ def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
             monkeypatch.setenv(name, value)
         yield server
         server.heal()  # who still waits for an answer is not waited for
+        # a run that is left open fails a later test: its thread finds W&B torn down
+        left_open = [thread for thread in threading.enumerate() if thread.name == "NetStatThr"]
         wandb.teardown()
+    assert not left_open, "a W&B run was not finished"
     server.check()

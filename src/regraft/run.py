@@ -33,6 +33,7 @@ from regraft.records import (
     is_finished,
 )
 from regraft.recovery.processes import Processes
+from regraft.secrets import redact
 from regraft.stages import evaluate, load, prepare, prune, recover
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import Outcome
@@ -112,7 +113,7 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         except Exception as error:
             # the traceback holds models alive; it is kept as text
             told = memory.told(error) if is_out_of_memory(error) else f"{error}" or type(error).__name__
-            record = replace(record, status="failed", error=f"{told}\n\n{traceback.format_exc()}")
+            record = replace(record, status="failed", error=redact(f"{told}\n\n{traceback.format_exc()}"))
         record = replace(
             record,
             environment=record.environment | {"peak_memory_bytes": memory.peak()},

@@ -70,9 +70,10 @@ def _known() -> list[str]:
     """The secrets of this process, the longest first."""
     found = {value for name, value in os.environ.items() if NAMES.search(name.upper())}
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    with contextlib.suppress(OSError):
+    # a file that is no text holds no secret that is known
+    with contextlib.suppress(OSError, UnicodeDecodeError):
         found.add(Path(os.environ.get("HF_TOKEN_PATH", home / "token")).read_text(encoding="utf-8").strip())
-    with contextlib.suppress(OSError, netrc.NetrcParseError):
+    with contextlib.suppress(OSError, UnicodeDecodeError, netrc.NetrcParseError):
         found |= {entry[2] or "" for entry in netrc.netrc(os.environ.get("NETRC")).hosts.values()}
     secrets = {value for value in found if len(value) >= SHORTEST and not value.startswith("/")}
     return sorted(secrets, key=len, reverse=True)

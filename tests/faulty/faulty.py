@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Faulty(Criterion):
 
     uses_seed: ClassVar[bool] = True
 
-    fault: Literal["not_a_number", "exception", "memory", "killed", "killed_once"]
+    fault: Literal["not_a_number", "exception", "memory", "killed", "killed_once", "secret"]
     at: int = 0
     every: int = 10
     """Seeds `at`, `at + every`, ... fail."""
@@ -36,6 +37,10 @@ class Faulty(Criterion):
 
         if self.fault == "exception":
             raise KeyError("the seventh layer\nof nine")
+        if self.fault == "secret":
+            told = f"the hub refuses {os.environ['HF_TOKEN']} at https://someone:{os.environ['PASSWORD']}@hub/model"
+            logging.getLogger(__name__).warning("%s", told)
+            raise OSError(told)
         if self.fault == "memory":
             torch.empty(2**50)
         if self.fault == "not_a_number":

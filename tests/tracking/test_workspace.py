@@ -355,8 +355,8 @@ def test_what_is_not_there_is_said_with_what_to_do(
 ) -> None:
     wrong = {
         ("regraft",): "regraft: must be ENTITY/PROJECT",
-        ("tester/none",): "tester/none: W&B has no such project",
-        (PROJECT, "--sweep", "none"): "has no runs of none yet. Run a sweep with tracker.mode=online",
+        ("tester/none",): "tester/none has no runs that you may read",
+        (PROJECT, "--sweep", "none"): "has no runs of none that you may read",
         (PROJECT, "--update", "nowhere"): "ends with ?nw=NAME",
         (PROJECT, "--update", "https://wandb.ai/tester/regraft?nw=none"): "is no saved workspace of tester/regraft",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -66,12 +67,16 @@ class GuardedLog(RunLog):
         self._try(lambda: self._inner.stage(stage, rows, tables))
 
     def finish(self, record: Record | None) -> None:
-        self._try(lambda: self._inner.finish(record))
+        self._try(lambda: self._inner.finish(record), last=True)
 
-    def _try(self, action: Callable[[], None]) -> None:
+    def _try(self, action: Callable[[], None], last: bool = False) -> None:
         try:
             if self._works:
                 action()
         except Exception as error:
             self._works = False
             self._tell(error)
+            if not last:
+                # a mirror left open would be closed with the process, as if the run had ended well
+                with contextlib.suppress(Exception):
+                    self._inner.finish(None)

@@ -1,8 +1,8 @@
-"""Talking to a W&B server from the analysis: every way in which that fails is told with what to do about it."""
+"""Asking a W&B server what it has: every way in which that fails is told with what to do about it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -64,7 +64,7 @@ def told(project: str) -> Iterator[None]:
     except (wandb.Error, WandbApiFailedError, OSError) as error:
         raise AccessError(
             f"W&B did not do what was asked for {project} ({first_line(error)}). See that the server can be "
-            "reached and that you may write to this project, then run the same command again."
+            "reached and that you may read or write this project, then run the same command again."
         ) from error
 
 
@@ -80,7 +80,25 @@ def named(project: str) -> tuple[str, str]:
     return entity, name
 
 
-def runs(project: str, sweeps: Sequence[str]) -> list[Run]:
+def runs(project: str, filters: Mapping[str, object]) -> list[Run]:
+    """The runs of a project, none if there is no such project.
+
+    Args:
+        project: `ENTITY/PROJECT`, or `PROJECT` of the account's default entity.
+        filters: What W&B asks its database for.
+
+    Raises:
+        AccessError: W&B does not answer or does not let in.
+    """
+    with told(project):
+        try:
+            wandb.Api(timeout=CONTACT)  # a server that is not there, and a wrong key, are found out by this
+            return list(wandb.Api(timeout=TIMEOUT).runs(project, filters=dict(filters), per_page=PAGE, lazy=False))
+        except ValueError:
+            return []  # that is how wandb says that there is no such project
+
+
+def runs_of(project: str, sweeps: Sequence[str]) -> list[Run]:
     """The runs of the named sweeps, of all without names; those that hold figures left out.
 
     Args:
@@ -92,21 +110,12 @@ def runs(project: str, sweeps: Sequence[str]) -> list[Run]:
     """
     named(project)
     filters = {"group": {"$in": list(sweeps)}} if sweeps else {}
-    with told(project):
-        try:
-            wandb.Api(timeout=CONTACT)  # a server that is not there, and a wrong key, are found out by this
-            found = list(wandb.Api(timeout=TIMEOUT).runs(project, filters=filters, per_page=PAGE, lazy=False))
-        except ValueError as error:
-            raise AccessError(
-                f"{project}: W&B has no such project that you may read. Projects are named ENTITY/PROJECT, as in the "
-                "address of their page; runs go there with tracker.mode=online, or later with `make sync`."
-            ) from error
-    found = [run for run in found if run.job_type != FIGURES]
+    found = [run for run in runs(project, filters) if run.job_type != FIGURES]
     if not found:
         where = f"{project} has no runs" + (f" of {', '.join(sweeps)}" if sweeps else "")
         raise AccessError(
-            f"{where} yet. Run a sweep with tracker.mode=online, or send those on disk with `make sync`, then run the "
-            "same command again."
+            f"{where} that you may read. Projects are named ENTITY/PROJECT, as in the address of their page; runs go "
+            "there with tracker.mode=online, or later with `make sync`."
         )
     return found
 

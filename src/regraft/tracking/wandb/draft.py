@@ -13,7 +13,7 @@ import wandb
 import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces.reports.v2.interface import BlockTypes
 
-from regraft.tracking.wandb.access import CONTACT, FIGURES, TIMEOUT, named, runs, summaries, told
+from regraft.tracking.wandb.access import CONTACT, FIGURES, TIMEOUT, named, runs_of, summaries, told
 from regraft.tracking.wandb.panels import SPARSITY, sections, stored
 from regraft.tracking.wandb.workspace import of_run, of_sweeps
 
@@ -68,7 +68,7 @@ def save(project: str, study: Study, colours: Mapping[str, str]) -> str:
     Raises:
         AccessError: There is nothing to show, or W&B does not take it; the message says what to do.
     """
-    found = runs(project, study.sweeps)
+    found = runs_of(project, study.sweeps)
     shades = {run.id: colours[run.job_type] for run in found if run.job_type in colours}
     logged = summaries(found)
     with told(project):

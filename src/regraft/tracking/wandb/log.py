@@ -121,6 +121,8 @@ class WandbLog(RunLog):
         import wandb
 
         self._run.summary.update(self._last | _ends(record))
+        if record.error is None and self._run.summary.get("error") is not None:
+            del self._run.summary["error"]  # it failed before, and was done again
         if (table := self._answers.table(record, self._info.folder)) is not None:
             self._run.summary.update({keys.PREDICTIONS: wandb.Table(dataframe=table)})
         for artifact in self._artifacts(record):

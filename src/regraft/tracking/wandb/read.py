@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regraft.config.ranges import ConfigError
-from regraft.records import PREDICTIONS, RECORD, SCORES, TRAINING, Record, questions_file
+from regraft.records import PREDICTIONS, QUESTIONS, RECORD, SCORES, TRAINING, Record, questions_file
 from regraft.tracking.wandb import keys
-from regraft.tracking.wandb.log import ASKED, digest, prepare
+from regraft.tracking.wandb.access import runs_of
+from regraft.tracking.wandb.log import ASKED, digest
 
 if TYPE_CHECKING:
     from wandb.apis.public import Run
 
-TIMEOUT = 120
-"""Seconds to wait for an answer of the server."""
 AT_ONCE = 8
 """Runs that are read side by side."""
 FILES = {RECORD, PREDICTIONS, TRAINING, SCORES, ASKED}
 """What the artifact of a run may hold: file names come from the server too."""
-NAME = re.compile(r"[^/\\\0]+")
-"""What a folder may be called after: names come from the server."""
+FOLDER_NAME = re.compile(r"(?!\.)[^/\\\0]+")
+"""What folders may be called: names come from the server."""
+STRANGE = "its run id or sweep is no name of a folder"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,8 +49,9 @@ def download(project: str, sweeps: Sequence[str], root: Path) -> Downloaded:
     Raises:
         ConfigError: There is no such project or sweep, no key, or the server does not answer.
     """
-    filters = {"group": {"$in": list(sweeps)}} if sweeps else {}
-    found = [run for run in runs(None, project, filters) if _is_ours(run)]
+    ours = [run for run in runs_of(project, sweeps) if _is_ours(run)]
+    found = [run for run in ours if _names_a_folder(run)]
+    strange = tuple((root / run.id, STRANGE) for run in ours if not _names_a_folder(run))
     held = {run.config["sweep"] for run in found}
     if missing := sorted(set(sweeps) - held) or ([] if found else ["run of a sweep"]):
         raise ConfigError(
@@ -66,30 +67,16 @@ def download(project: str, sweeps: Sequence[str], root: Path) -> Downloaded:
         there = {_folder(run, root) for run in found}
         for folder in {path.parent for path in (root / name).glob(f"*/{RECORD}")} - there:
             shutil.rmtree(folder)
-    return Downloaded(sweeps=tuple(root / name for name in sorted(held)), unfinished=unfinished)
-
-
-def runs(entity: str | None, project: str, filters: dict[str, Any]) -> list[Run]:
-    """The runs of a project, none if there is no such project.
-
-    Raises:
-        ConfigError: There is no key, or the server does not answer.
-    """
-    prepare()
-    import wandb
-
-    path = f"{entity}/{project}" if entity else project
-    try:
-        return list(wandb.Api(timeout=TIMEOUT).runs(path, filters=filters, per_page=200))
-    except (ValueError, wandb.Error) as error:
-        if "Could not find project" in str(error):
-            return []
-        raise ConfigError(f"W&B, {path}: {error}") from error
+    return Downloaded(sweeps=tuple(root / name for name in sorted(held)), unfinished=unfinished + strange)
 
 
 def _is_ours(run: Run) -> bool:
-    named = [run.config.get(key) for key in ("run_id", "sweep")]
-    return all(isinstance(name, str) and NAME.fullmatch(name) and name.strip(".") for name in named)
+    return all(isinstance(run.config.get(key), str) for key in ("run_id", "sweep"))
+
+
+def _names_a_folder(run: Run) -> bool:
+    named = [run.config[key] for key in ("run_id", "sweep")]
+    return all(FOLDER_NAME.fullmatch(name) for name in named) and named[0] != QUESTIONS
 
 
 def _folder(run: Run, root: Path) -> Path:

@@ -9,6 +9,8 @@ too. A run that W&B has in part is gone on with, so that nothing is there twice.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +22,8 @@ from regraft.records import Record, is_running
 from regraft.secrets import redact
 from regraft.tracking.replay import info, replay
 from regraft.tracking.wandb import keys
-from regraft.tracking.wandb.log import Wandb, digest
-from regraft.tracking.wandb.read import runs
+from regraft.tracking.wandb.access import runs
+from regraft.tracking.wandb.log import FOLDER, Wandb, digest
 
 TIMEOUT = 120.0
 """Seconds to wait for the server: nobody else waits for this command."""
@@ -87,7 +89,13 @@ def sync(sweep: Path, project: str | None, entity: str | None, tell: Callable[[s
     there = sent = 0
     for (owner, name), recorded in waiting.items():
         known = mirrored(owner, name, {record.sweep for record, _, _ in recorded})
-        missing = [run for run in recorded if not _is_whole(known, *run[:2])]
+        missing = []
+        for record, folder, tracker in recorded:
+            if _is_whole(known, record, folder):
+                # the server was lost just after the last had arrived
+                shutil.rmtree(folder / FOLDER, ignore_errors=True)
+            else:
+                missing.append((record, folder, tracker))
         there += len(recorded) - len(missing)
         for (record, folder, _), told in zip(missing, _send_all(missing), strict=True):
             if told is None:
@@ -117,13 +125,15 @@ def mirrored(entity: str | None, project: str, sweeps: set[str]) -> dict[str, tu
     """
     return {
         run.id: (run.state, run.summary.get(keys.RECORD))
-        for run in runs(entity, project, {"group": {"$in": [*sweeps]}})
+        for run in runs(f"{entity}/{project}" if entity else project, {"group": {"$in": sorted(sweeps)}})
     }
 
 
 def _is_whole(known: dict[str, tuple[str, str | None]], record: Record, folder: Path) -> bool:
-    state = "finished" if record.status == "finished" else "failed"
-    return known.get(keys.wandb_id(record.run_id, record.sweep)) == (state, digest(folder))
+    # a run that was stopped, went on and failed stays preempted
+    ended = ("finished",) if record.status == "finished" else ("failed", "preempted")
+    state, held = known.get(keys.wandb_id(record.run_id, record.sweep), ("", None))
+    return state in ended and held == digest(folder)
 
 
 def _send_all(waiting: Sequence[tuple[Record, Path, Wandb]]) -> Iterator[str | None]:
@@ -132,7 +142,14 @@ def _send_all(waiting: Sequence[tuple[Record, Path, Wandb]]) -> Iterator[str | N
     def send(run: tuple[Record, Path, Wandb]) -> str | None:
         record, folder, tracker = run
         try:
-            replay(record, folder, tracker.open(info(record, folder)))
+            log = tracker.open(info(record, folder))
+            try:
+                replay(record, folder, log)
+            except Exception:
+                # left open it would be closed with the process, as if the run had ended well
+                with contextlib.suppress(Exception):
+                    log.finish(None)
+                raise
         except Exception as error:
             return f"{error}" or type(error).__name__
         return None

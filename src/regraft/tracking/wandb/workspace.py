@@ -13,7 +13,7 @@ from wandb_workspaces.workspaces.errors import SpecVersionError, UnsupportedView
 from wandb_workspaces.workspaces.internal import View
 
 from regraft.tracking.wandb import keys
-from regraft.tracking.wandb.access import FIGURES, AccessError, first_line, named, runs, summaries, told
+from regraft.tracking.wandb.access import FIGURES, AccessError, first_line, named, runs_of, summaries, told
 from regraft.tracking.wandb.panels import ACCURACY, CRITERION, EVERY_RUN, LOSS, SEED, SPARSITY, sections, stored
 
 COLUMNS = (
@@ -104,7 +104,7 @@ def save(project: str, sweeps: Sequence[str], colours: Mapping[str, str], update
     Raises:
         AccessError: There is nothing to show, or W&B does not take it; the message says what to do.
     """
-    found = runs(project, sweeps)
+    found = runs_of(project, sweeps)
     losses = {run.id: run.job_type for run in found}
     logged = summaries(found)
     built = build(project, sweeps, losses, logged, colours)
