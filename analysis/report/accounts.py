@@ -25,9 +25,8 @@ VOLATILE = ("peak_memory_bytes",)
 def columns(collection: Collection) -> list[dict[str, Any]]:
     """The columns in which runs differ: label, values as they are called, and which of them each run has."""
     table = collection.conditions()
-    names_ = ["sweep", *CHOICES, "train_size", "subset", "teacher_parameters", "variant", "sparsity", "seed"]
     found = []
-    for column in names_:
+    for column in ("sweep", *CHOICES, "train_size", "subset", "variant", "sparsity", "seed"):
         if column in ALWAYS or differ(table, column):
             raw = [None if names.is_gap(value) else value for value in table[column]]
             found.append(_coded(column, raw))
@@ -135,8 +134,8 @@ def _numbers(collection: Collection) -> list[dict[str, Any]]:
             1,
             [share(value, row.value if row else None) for value, row in zip(accuracy, dense, strict=True)],
         ),
-        ("block", "of units removed", "%", 100, 1, [row.block_sparsity if row else None for row in last]),
-        ("model", "of model removed", "%", 100, 1, [row.model_sparsity if row else None for row in last]),
+        ("block", "units removed", "%", 100, 1, [row.block_sparsity if row else None for row in last]),
+        ("model", "model removed", "%", 100, 1, [row.model_sparsity if row else None for row in last]),
         ("parameters", "parameters", "", 1, 0, [_value(run, "parameters") for run in runs]),
         (
             "seconds",
@@ -187,7 +186,7 @@ def _settings(record: Record) -> dict[str, str]:
     """Chosen YAML by group (`pruner/criterion`) and the leaves of the resolved config, as text."""
     run = Run(record, Path())
     chosen = {group: name for group, name in record.choices.items() if group.split("/")[0] not in NEUTRAL}
-    return {f"{group} =": str(name) for group, name in chosen.items()} | {
+    return {f"{group} (choice)": str(name) for group, name in chosen.items()} | {
         key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         for key, value in run.settings.items()
     }

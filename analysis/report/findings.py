@@ -11,7 +11,6 @@ from analysis import names
 from analysis.collect import AnalysisError, Collection
 from analysis.comparison import LOSSES, Comparison, as_table, compare
 from analysis.curves import main_axis, points
-from analysis.figures.accuracy import PAPER
 from analysis.tables import Table
 
 CRITERIA = (("l2", "random"), ("l1", "random"), ("l2", "l1"))
@@ -118,7 +117,8 @@ def _answer(pair: Compared | None) -> dict[str, str]:
     if pair is None:
         return {"verdict": "Nothing is compared: these runs have one loss and one criterion.", "rests": "", "more": ""}
     if not pair.comparisons:
-        return {"verdict": f"Nothing could be compared: {pair.gaps[0]}", "rests": "", "more": ""}
+        a, b = pair.sides
+        return {"verdict": f"{a} and {b} could not be compared; the reasons stand below.", "rests": "", "more": ""}
     different = list({each.works: each for each in pair.comparisons}.values())
     # where nothing is removed there is nothing to bring back: that comparison is a baseline, told apart
     pruned = [each for each in different if each.sparsity > 0] or different
@@ -129,13 +129,18 @@ def _answer(pair: Compared | None) -> dict[str, str]:
     else:
         best = max(pruned, key=lambda each: abs(each.difference))
         verdict, rests = _split(best)
-        tested = [each for each in pruned if each.tested]
-        if tested and len(pruned) > 1:
-            verdict = f"Nothing is claimed. The largest of {len(pruned):,} differences: {verdict}"
-        elif not best.tested:
+        if not any(each.tested for each in pruned):
             verdict = f"Nothing is claimed. {verdict}"
-    more = [_counted(pair, pruned)] if len(pruned) > 1 else []
-    more += [f"Where nothing is removed, {_split(each)[0]}." for each in different if each not in pruned]
+        elif len(pruned) > 1:
+            a, b = pair.sides
+            verdict = (
+                f"{a} and {b} are not told apart. The largest of {len(pruned):,} differences, {a} minus {b}, is "
+                f"{verdict.rpartition(': ')[2]}"
+            )
+    more = [_counted(pair, pruned)] if claimed and len(pruned) > 1 else []
+    for each in different:
+        if each not in pruned:
+            more.append(f"Where nothing is removed, {_split(each)[0].replace(f' {each.where}', '')}.")
     return {"verdict": f"{verdict}.", "rests": rests, "more": " ".join(more)}
 
 
@@ -171,7 +176,7 @@ def plain(pair: Compared) -> dict[str, Any]:
     return {
         "a": a,
         "b": b,
-        "paper": [PAPER.get(side, "") for side in (a, b)],
+        "units": f"{pair.comparisons[0].units} removed" if pair.comparisons else "",
         "family": max((each.family[0] for each in pair.comparisons), default=0),
         "summary": _counted(pair, pair.comparisons) if pair.comparisons else "",
         "rows": [
@@ -192,7 +197,7 @@ def _row(each: Comparison, number: Mapping[Hashable, Any], better: str) -> dict[
     else:
         said = "not told apart"
     return {
-        "where": each.where.removeprefix("at "),
+        "where": each.where.removeprefix("at ").replace(f" of {each.units} removed", ""),
         "difference": number["difference"],
         "low": number["low"],
         "high": number["high"],
@@ -200,7 +205,7 @@ def _row(each: Comparison, number: Mapping[Hashable, Any], better: str) -> dict[
         "p": names.p_value(each.adjusted).removeprefix("p ").removeprefix("= ") if each.adjusted is not None else "",
         "seeds": each.seeds,
         "claimed": each.claimed,
-        "better": (each.a if each.difference > 0 else each.b) if each.claimed else "",
+        "better": names.value(each.factor, each.a if each.difference > 0 else each.b) if each.claimed else "",
         "said": said,
         "grade": each.grade.name,
         "verdict": each.verdict,

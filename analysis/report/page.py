@@ -37,8 +37,9 @@ def written(content: Mapping[str, Any]) -> str:
     parts = {
         "policy": html.escape(POLICY.format(scripts=" ".join(map(hashed, (page, library))))),
         "title": html.escape(content["title"]),
-        "question": html.escape(study["question"]),
-        "verdict": html.escape(study["verdict"]),
+        # a number stays with its sign
+        "question": html.escape(study["question"]).replace(" %", "\u00a0%"),
+        "verdict": html.escape(study["verdict"]).replace(" %", "\u00a0%"),
         "style": _text("page.css"),
         "data": embedded(data),
         "figures": embedded(content["figures"]),
