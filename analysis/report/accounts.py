@@ -18,6 +18,8 @@ ALWAYS = ("loss", "sparsity", "seed")
 """Columns that are told even if all runs agree."""
 ERROR = 20_000
 """Letters of an error; the end of a longer one says most."""
+GAPS = 20
+"""Lines that say what is missing; further ones are counted."""
 VOLATILE = ("peak_memory_bytes",)
 """What differs from run to run in one environment."""
 
@@ -85,6 +87,12 @@ def accounts(collection: Collection, told: Sequence[dict[str, Any]]) -> dict[str
         ],
         "account": [line for line in collection.account() if not line.startswith("  ")],
     }
+
+
+def few(lines: Iterable[str]) -> list[str]:
+    """The first of the different lines, and how many more there are."""
+    told = list(dict.fromkeys(lines))
+    return told if len(told) <= GAPS else [*told[:GAPS], f"and {len(told) - GAPS:,} more like these"]
 
 
 def _record(folder: Path) -> Record | None:

@@ -12,6 +12,7 @@ import pandas
 
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.curves import FACETS, LINES
+from analysis.report.accounts import few
 from regraft.records import StageRecord
 
 FIRST = ord("0")
@@ -92,7 +93,7 @@ def answers(collection: Collection) -> dict[str, Any]:
                 ],
             }
         )
-    return {"sets": sets, "letters": list(kept), "gaps": list(dict.fromkeys(gaps))}
+    return {"sets": sets, "letters": list(kept), "gaps": few(gaps)}
 
 
 def _after_pruning(run: Run) -> StageRecord | None:

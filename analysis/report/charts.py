@@ -27,6 +27,7 @@ from analysis.figures import curve, pareto
 from analysis.figures.style import COLOURS, CYCLE, looks
 from analysis.figures.training import trained
 from analysis.metrics import CLOCKED, KNOWN, Metric, metric
+from analysis.report.accounts import few
 from regraft.records import TRAINING
 
 COSTS = ("parameters", "bytes", "macs_per_token", "milliseconds_per_token")
@@ -175,7 +176,7 @@ def _block(collection: Collection, found: Points, at: Mapping[str, Sequence[floa
             [[names.value(*each) for each in zip(found.facets, panel, strict=True)], value]
             for panel, value in chances.items()
         ],
-        "gaps": [*found.gaps, *gaps],
+        "gaps": few([*found.gaps, *gaps]),
     }
 
 
@@ -251,8 +252,13 @@ def training(collection: Collection) -> dict[str, Any]:
                 *(lists.setdefault(tuple(_rounded(blocks[name], 4)), len(lists)) for name in ("total", *SERIES)),
             ]
         )
-    return {"series": list(SERIES), "lists": [list(each) for each in lists], "lines": lines, "averaged": averaged,
-            "gaps": gaps}
+    return {
+        "series": list(SERIES),
+        "lists": [list(each) for each in lists],
+        "lines": lines,
+        "averaged": averaged,
+        "gaps": few(gaps),
+    }
 
 
 def _rounded(values: Sequence[float | None] | pandas.Series[float], digits: int = 6) -> list[float | None]:

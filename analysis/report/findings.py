@@ -81,7 +81,6 @@ def question(collection: Collection, pair: Compared | None) -> str:
     removed = sorted(value for value in set(table["sparsity"]) if value > 0)
     models, tasks = (_joined(sorted(set(table[column]) - {""}), "and") for column in ("model", "task"))
     criteria = [f"by {names.value('criterion', each)}" for each in sorted(set(table["criterion"]) - {"", "random"})]
-    criteria = [_joined(["by " + _joined([each.removeprefix("by ") for each in criteria], "or")], "")] * bool(criteria)
     if "random" in set(table["criterion"]):
         criteria.append("at random")
     if removed:

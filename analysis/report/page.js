@@ -284,6 +284,17 @@
     };
   }
 
+  /** Condition -> its rows, those that have a place. */
+  function rowsOf(conditions, hasPlace) {
+    const found = new Map();
+    conditions.forEach((number, row) => {
+      if (!hasPlace(row)) return;
+      if (!found.has(number)) found.set(number, []);
+      found.get(number).push(row);
+    });
+    return found;
+  }
+
   const inPanel = (told, key) => (told.find(([texts]) => JSON.stringify(texts) === key) || [null, null])[1];
 
   function buildChart(width) {
@@ -298,6 +309,8 @@
     const rangeX = where.logarithmic ? spread(xs.map(Math.log10), 0.05) : spread(xs, 0.05);
     const traces = [];
     const ys = [];
+    const meansOf = rowsOf(of.means.condition, (row) => of.means.x[where.name][row] !== null);
+    const runsOf = rowsOf(of.runs.condition, (row) => where.values[of.runs.run[row]] !== null);
     layout.shapes = [];
     now.panels.forEach((panel, place) => {
       const [x, y] = [suffixed("x", place), suffixed("y", place)];
@@ -306,13 +319,10 @@
       lines.forEach((line, order) => {
         const shift = lines.length > 8 ? 0 : (order - (lines.length - 1) / 2) * step;
         const colour = colourOf(line.first);
-        const mean = of.means.condition
-          .map((number, row) => [number, row])
-          .filter(([number, row]) => number === line.number && of.means.x[where.name][row] !== null)
-          .map(([, row]) => row)
+        const mean = (meansOf.get(line.number) || [])
           .sort((a, b) => of.means.x[where.name][a] - of.means.x[where.name][b]);
         if (state.single && runs.finished <= MANY_RUNS) {
-          const mine = of.runs.condition.map((number, row) => [number, row]).filter(([number, row]) => number === line.number && where.values[of.runs.run[row]] !== null).map(([, row]) => row);
+          const mine = runsOf.get(line.number) || [];
           ys.push(...mine.map((row) => scaleY * of.runs.value[row]));
           traces.push({
             type: "scatter", mode: "markers", xaxis: x, yaxis: y, hoverinfo: "text",
@@ -878,6 +888,7 @@
       if (!mine.length || (loss === "none" && pruned.length)) continue;
       told.push({ key: "loss:" + loss, loss, label: loss === "none" ? "no recovery" : loss, answers: mine.map(([, , , each]) => letters[each]) });
     }
+    for (const each of told) each.rights = set.gold.map((gold, q) => each.answers.filter((one) => one.charCodeAt(q) - 48 === gold).length);
     return { set, told, runs: kept.length };
   }
 
@@ -886,9 +897,10 @@
     return data.columns.filter((each) => !["loss", "seed"].includes(each.key) && unique(set.runs.map(([run]) => each.codes[run])).length > 1);
   }
 
-  const share = (model, question, gold) => model.answers.filter((each) => each.charCodeAt(question) - 48 === gold).length;
   // a model is right where more than half of its seeds are
-  const right = (model, question, gold) => 2 * share(model, question, gold) > model.answers.length;
+  const right = (model, question) => 2 * model.rights[question] > model.answers.length;
+
+  const conditionNow = () => [...answerColumns().map((each) => each.label + " " + asking.chosen[each.key]), ...(asking.seed ? ["seed " + asking.seed] : [])].join(", ");
 
   function filters(now) {
     const of = (key) => now.told.find((each) => each.key === key);
@@ -896,15 +908,15 @@
     const pruned = of("pruned");
     const losses = now.told.filter((each) => each.loss && each.loss !== "none");
     const found = [["all", "all questions", () => true]];
-    if (dense && pruned) found.push(["lost", "dense right, pruned wrong", (q, gold) => right(dense, q, gold) && !right(pruned, q, gold)]);
+    if (dense && pruned) found.push(["lost", "dense right, pruned wrong", (q) => right(dense, q) && !right(pruned, q)]);
     if (pruned) {
-      for (const loss of losses) found.push(["back:" + loss.loss, "brought back by " + loss.label, (q, gold) => (!dense || right(dense, q, gold)) && !right(pruned, q, gold) && right(loss, q, gold)]);
+      for (const loss of losses) found.push(["back:" + loss.loss, "brought back by " + loss.label, (q) => (!dense || right(dense, q)) && !right(pruned, q) && right(loss, q)]);
       for (const loss of losses) {
         for (const other of losses) {
-          if (loss !== other) found.push(["only:" + loss.loss + ":" + other.loss, "brought back by " + loss.label + " and not by " + other.label, (q, gold) => (!dense || right(dense, q, gold)) && !right(pruned, q, gold) && right(loss, q, gold) && !right(other, q, gold)]);
+          if (loss !== other) found.push(["only:" + loss.loss + ":" + other.loss, "brought back by " + loss.label + " and not by " + other.label, (q) => (!dense || right(dense, q)) && !right(pruned, q) && right(loss, q) && !right(other, q)]);
         }
       }
-      if (losses.length) found.push(["broken", "broken by recovery: pruned right, a loss wrong", (q, gold) => right(pruned, q, gold) && losses.some((loss) => !right(loss, q, gold))]);
+      if (losses.length) found.push(["broken", "broken by recovery: pruned right, a loss wrong", (q) => right(pruned, q) && losses.some((loss) => !right(loss, q))]);
     }
     return found;
   }
@@ -917,12 +929,12 @@
     const kinds = filters(now);
     if (!kinds.some(([key]) => key === asking.filter)) asking.filter = "all";
     const list = at("answers-controls").elements.namedItem("answers-filter");
-    list.replaceChildren(...kinds.map(([key, text, test]) => make("option", { value: key }, text + " (" + counted(every.filter((q) => test(q, set.gold[q])).length) + ")")));
+    list.replaceChildren(...kinds.map(([key, text, test]) => make("option", { value: key }, text + " (" + counted(every.filter((q) => test(q)).length) + ")")));
     list.value = asking.filter;
     const test = kinds.find(([key]) => key === asking.filter)[2];
     const words = asking.text.toLowerCase().split(/\s+/).filter(Boolean);
     const textOf = (q) => (set.texts[q] ? set.texts[q][0] + " " + set.texts[q][1].join(" ") : "");
-    const kept = every.filter((q) => test(q, set.gold[q]) && (!words.length || words.every((word) => (set.ids[q] + " " + textOf(q)).toLowerCase().includes(word))));
+    const kept = every.filter((q) => test(q) && (!words.length || words.every((word) => (set.ids[q] + " " + textOf(q)).toLowerCase().includes(word))));
     asking.page = Math.min(asking.page, Math.max(0, Math.ceil(kept.length / ROWS) - 1));
     const part = kept.slice(asking.page * ROWS, (asking.page + 1) * ROWS);
     const rows = part.flatMap((q) => questionRows(now, q));
@@ -934,7 +946,7 @@
           )
         : make("p", { class: "note" }, "No run has this condition.")
     );
-    at("answers-count").textContent = now.told.length ? counted(kept.length) + " of " + counted(count) + " questions, answered by " + counted(now.runs) + (now.runs === 1 ? " run" : " runs") + ". 4/5: four of five seeds are right. A model counts as right where more than half of its seeds are." : "";
+    at("answers-count").textContent = now.told.length ? counted(kept.length) + " of " + counted(count) + " questions" + (conditionNow() ? " (" + conditionNow() + ")" : "") + ", answered by " + counted(now.runs) + (now.runs === 1 ? " run" : " runs") + ". 4/5: four of five seeds are right. A model counts as right where more than half of its seeds are." : "";
     pages(at("answers-pages"), kept.length, asking.page, ROWS, (page) => {
       asking.page = page;
       answersTable();
@@ -953,7 +965,7 @@
       if (again) again.focus();
     } }, text, choices ? make("small", {}, set.ids[q]) : null);
     const row = make("tr", {}, make("th", { scope: "row" }, button), now.told.map((each) => {
-      const count = share(each, q, gold);
+      const count = each.rights[q];
       const total = each.answers.length;
       const kind = count === total ? "all" : count === 0 ? "no" : 2 * count > total ? "most" : "few";
       return make("td", { class: "share " + kind }, total === 1 ? (count ? "right" : "wrong") : count + "/" + total);
