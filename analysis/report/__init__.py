@@ -1,4 +1,4 @@
-"""One self-contained page of a sweep, `report.html`: what was asked and found, charts, runs, answers, what is missing."""
+"""A self-contained page, `report.html`: what was asked and found, charts, runs, answers, what is missing."""
 
 from __future__ import annotations
 

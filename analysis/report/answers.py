@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ class _Asked:
     gold: list[int]
     runs: dict[int, dict[str, int]] = field(default_factory=dict)
     """Run -> `final`, `dense` and, where it was measured, `pruned` -> which of the different answers."""
+    read: dict[str, int] = field(default_factory=dict)
+    """Key of an evaluation -> which of the different answers."""
     digests: dict[str, Path] = field(default_factory=dict)
     """Digest of the texts -> their file."""
 
@@ -55,23 +57,27 @@ def answers(collection: Collection) -> dict[str, Any]:
             continue
         key = (*last.index, *last["gold"])
         mine = asked.setdefault(key, _Asked(list(map(str, last.index)), last["gold"].astype(int).tolist()))
-        found = {"final": last}
+        found = {"final": distinct.setdefault(_letters(last, last.index), len(distinct))}
         for name, stage in (("dense", run.dense_evaluation), ("pruned", _after_pruning(run))):
-            if stage is not None:
+            if stage is None:
+                continue
+            # runs that came to one model share its evaluation
+            if stage.key not in mine.read:
                 try:
-                    found[name] = run.predictions(after=stage)
+                    letters = _letters(run.predictions(after=stage), last.index)
                 except AnalysisError as error:
                     gaps.append(str(error))
-        mine.runs[place] = {
-            name: distinct.setdefault(_letters(table, last.index), len(distinct)) for name, table in found.items()
-        }
+                    continue
+                mine.read[stage.key] = distinct.setdefault(letters, len(distinct))
+            found[name] = mine.read[stage.key]
+        mine.runs[place] = found
         if (digest := _digest(run)) is not None:
             mine.digests[digest] = run.folder.parent / QUESTIONS / f"{digest}.parquet"
     _borrow_pruned(collection, asked.values())
     sets = []
     kept: dict[str, int] = {}
-    letters = list(distinct)
-    room = ANSWERS // max(1, len(letters))
+    different = list(distinct)
+    room = ANSWERS // max(1, len(different))
     for each in asked.values():
         texts, told = _texts(each)
         gaps += told
@@ -79,8 +85,8 @@ def answers(collection: Collection) -> dict[str, Any]:
         if shown < len(each.ids):
             gaps.append(f"the first {shown:,} of {len(each.ids):,} questions are shown, so that the page stays small")
 
-        def cut(number: int, shown: int = shown) -> int:
-            return kept.setdefault(letters[number][:shown], len(kept))
+        def cut(number: int | None, shown: int = shown) -> int | None:
+            return None if number is None else kept.setdefault(different[number][:shown], len(kept))
 
         sets.append(
             {
@@ -88,8 +94,8 @@ def answers(collection: Collection) -> dict[str, Any]:
                 "gold": each.gold[:shown],
                 "texts": [texts.get(name) for name in each.ids[:shown]] if texts else [],
                 "runs": [
-                    [place, *(cut(told[name]) if name in told else None for name in ("dense", "pruned", "final"))]
-                    for place, told in each.runs.items()
+                    [place, *(cut(models.get(name)) for name in ("dense", "pruned", "final"))]
+                    for place, models in each.runs.items()
                 ],
             }
         )
@@ -122,7 +128,7 @@ def _digest(run: Run) -> str | None:
     return digest if isinstance(digest, str) and re.fullmatch(r"[0-9a-f]+", digest) else None
 
 
-def _borrow_pruned(collection: Collection, asked: Sequence[_Asked] | Any) -> None:
+def _borrow_pruned(collection: Collection, asked: Iterable[_Asked]) -> None:
     """Give runs that were not asked after pruning the answers of the run without recovery that is alike in all else."""
     columns = [column for column in (*FACETS, *LINES) if column != "loss"]
     table = collection.conditions()[[*columns, "sparsity", "seed"]].astype(str)

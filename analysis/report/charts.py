@@ -146,11 +146,9 @@ def _block(collection: Collection, found: Points, at: Mapping[str, Sequence[floa
 
     owners = placed(table, columns, places)
     # the place of a mean is the mean place of its runs, as `summarise` has it for the axis of the points
-    means = table[[*columns, found.axis.swept]].assign(
-        **{name: [values[run] for run in table["run"]] for name, values in at.items()}
-    )
-    means = means.astype(dict.fromkeys(at, float)).groupby([*columns, found.axis.swept], sort=True, dropna=False)
-    x = means[list(at)].mean().reset_index(drop=True)
+    by = [*columns, found.axis.swept]
+    x = table[by].assign(**{f"at {name}": [values[run] for run in table["run"]] for name, values in at.items()})
+    x = x.astype({f"at {name}": float for name in at}).groupby(by, sort=True, dropna=False, as_index=False).mean()
     return {
         "label": known.label,
         "axis": known.axis + " — by the clock of each machine" * (known.name in CLOCKED),
@@ -169,7 +167,7 @@ def _block(collection: Collection, found: Points, at: Mapping[str, Sequence[floa
             "high": _rounded(summary["high"]),
             "over": summary["over"].tolist(),
             "seeds": summary["seeds"].tolist(),
-            "x": {name: _rounded(x[name]) for name in at},
+            "x": {name: _rounded(x[f"at {name}"]) for name in at},
         },
         "dense": _by_panel(found, panels),
         "chance": [

@@ -41,12 +41,10 @@ class Compared:
 
 def pairs(collection: Collection) -> list[Compared]:
     """Each pair of losses that were both run, in the order of `LOSSES`; where there is one loss, pairs of criteria."""
-    factor, known = "loss", LOSSES
-    if collection.run_table["loss"].nunique() == 1:
-        factor, known = "criterion", CRITERIA
+    factor = "loss" if collection.run_table["loss"].nunique() > 1 else "criterion"
     present = set(collection.run_table[factor])
     found = []
-    for a, b in known:
+    for a, b in LOSSES if factor == "loss" else CRITERIA:
         if {a, b} <= present:
             try:
                 comparisons, gaps = compare(collection, factor, a, b)
@@ -224,7 +222,7 @@ def table(found: Table) -> dict[str, Any]:
 
 
 def landmarks(collection: Collection) -> list[str]:
-    """Area under each curve, the sparsity that keeps most of the accuracy, and the cliff; empty if there is no curve."""
+    """Area under each curve, the sparsity that keeps most accuracy, and the cliff; empty if there is no curve."""
     try:
         return marks.told(points(collection, x="target"))
     except AnalysisError:
