@@ -25,9 +25,9 @@ from analysis import tables
 from analysis.collect import collect
 from analysis.curves import main_axis, points
 from analysis.report import content, findings, page
+from analysis.report.browser import chromium
 from regraft.records import PREDICTIONS, RECORD, TRAINING
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 TEXT = "Which of these would somebody who has read a sentence of about this length take for the answer to question {}?"
 CHANGED = 0.05
 """Share of the answers that are changed, so that no two runs are alike."""
@@ -66,20 +66,15 @@ def write(source: Path, target: Path, runs: int) -> None:
 
 def opened(path: Path, repeats: int) -> list[float]:
     """Seconds from the request until the page is parsed and its first chart is drawn, each in a fresh browser page."""
-    from playwright.sync_api import sync_playwright
-
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    with sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        seconds = []
+    seconds = []
+    with chromium() as browser:
         for _ in range(repeats):
-            tab = chromium.new_page()
+            tab = browser.new_page()
             began = time.perf_counter()
             tab.goto(path.as_uri())
             tab.wait_for_selector("#chart[data-drawn]")
             seconds.append(time.perf_counter() - began)
             tab.close()
-        chromium.close()
     return seconds
 
 

@@ -5,44 +5,28 @@ Chromium is that of the machine, or playwright's own; `make test` gets one.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pages
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    ConsoleMessage,
-    Error,
-    Locator,
-    Page,
-    Route,
-    expect,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Route, expect
 
-COMMANDS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+from analysis.report.browser import chromium
+
 MOST_MEGABYTES = 15
 
 
 @pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as started:
-        # a browser in a sandbox does not run as root
-        options = ["--no-sandbox"] if os.geteuid() == 0 else []
-        command = next(filter(None, map(shutil.which, COMMANDS)), None)
+def browser() -> Iterator[Browser]:
+    with ExitStack() as stack:
         try:
-            browser = started.chromium.launch(executable_path=command, args=options)
-        except Error as error:
-            pytest.skip(
-                f"no Chromium ({str(error).splitlines()[0]}): install one, or run `playwright install chromium`"
-            )
-        yield browser
-        browser.close()
+            started = stack.enter_context(chromium())
+        except OSError as error:
+            pytest.skip(str(error))
+        yield started
 
 
 class Tab:
@@ -76,9 +60,9 @@ class Tab:
 
 
 @pytest.fixture
-def tab(chromium: Browser) -> Iterator[Tab]:
+def tab(browser: Browser) -> Iterator[Tab]:
     """A tab that fails the test if the page complained, or asked any server for anything."""
-    context = chromium.new_context(viewport={"width": 1200, "height": 800}, color_scheme="light")
+    context = browser.new_context(viewport={"width": 1200, "height": 800}, color_scheme="light")
     opened = Tab(context)
     yield opened
     context.close()
@@ -348,8 +332,8 @@ def test_it_is_used_by_keyboard_alone(tab: Tab, evil: Path) -> None:
     assert unnamed == 0
 
 
-def test_without_scripts_the_findings_are_read(chromium: Browser, evil: Path) -> None:
-    context = chromium.new_context(java_script_enabled=False)
+def test_without_scripts_the_findings_are_read(browser: Browser, evil: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(evil.as_uri())
     assert re.search(r"does KL bring back more\s+accuracy than CE", page.inner_text("h1"))
