@@ -9,8 +9,8 @@ from pathlib import Path
 from analysis.report.browser import chromium
 
 PICTURES = {
-    "report_light": ("light", 1180, 1000, "#findings"),
-    "report_dark": ("dark", 1180, 1000, "#answers"),
+    "report_light": ("light", 1180, 1260, "#findings"),
+    "report_dark": ("dark", 1180, 1000, "#answers-title"),
     "report_phone": ("light", 390, 844, "#findings"),
 }
 """Name -> colours, width and height of the window in pixels, and what stands at its top."""
@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             page.goto(given.report.resolve().as_uri())
             page.locator("#accuracy").scroll_into_view_if_needed()
             page.wait_for_selector("#chart[data-drawn]")
-            page.locator(top).evaluate("section => section.scrollIntoView()")
-            if top == "#answers":
+            page.locator(top).evaluate("element => element.scrollIntoView()")
+            if top == "#answers-title":
                 page.select_option("[name=answers-filter]", index=1)
                 page.locator("button.question").nth(1).click()
             page.evaluate("document.activeElement.blur()")

@@ -613,8 +613,8 @@
           make("th", { scope: "col", class: "forest" }, make("span", { class: "sides" }, make("span", {}, "← " + pair.b + " better"), make("span", {}, pair.a + " better →"))),
           columnHead("points", true),
           columnHead("95 % interval", true),
-          columnHead("p (Holm)", true),
-          columnHead("verdict")
+          columnHead("verdict"),
+          columnHead("p (Holm)", true)
         )),
         make("tbody", {}, pair.rows.map((row) => {
           const track = make("span", { class: "track", "aria-hidden": "true" }, make("span", { class: "zero" }));
@@ -633,8 +633,8 @@
             make("td", { class: "forest" }, track),
             cell(points(row.difference), "number"),
             cell(row.low === null ? "" : "[" + points(row.low) + ", " + points(row.high) + "]", "number"),
-            cell(row.p, "number"),
-            cell(row.said, "said-cell")
+            cell(row.said, "said-cell"),
+            cell(row.p, "number")
           );
           const own = data.charts.map((each) => each.colours[row.better]).find(Boolean);
           if (own) tinted.push([line, own[0]]);

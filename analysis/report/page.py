@@ -37,9 +37,8 @@ def written(content: Mapping[str, Any]) -> str:
     parts = {
         "policy": html.escape(POLICY.format(scripts=" ".join(map(hashed, (page, library))))),
         "title": html.escape(content["title"]),
-        # a number stays with its sign
-        "question": html.escape(study["question"]).replace(" %", "\u00a0%"),
-        "verdict": html.escape(study["verdict"]).replace(" %", "\u00a0%"),
+        "question": _sentence(study["question"]),
+        "verdict": _sentence(study["verdict"]),
         "style": _text("page.css"),
         "data": embedded(data),
         "figures": embedded(content["figures"]),
@@ -75,6 +74,11 @@ def figures(drawn: Mapping[str, Drawn]) -> list[dict[str, Any]]:
             }
         )
     return told
+
+
+def _sentence(text: str) -> str:
+    """Escaped; a number stays on the line of its sign."""
+    return re.sub(r"[\d.]+ %", r'<span class="together">\g<0></span>', html.escape(text))
 
 
 def _text(name: str) -> str:
