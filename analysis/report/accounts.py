@@ -85,7 +85,7 @@ def accounts(collection: Collection, told: Sequence[dict[str, Any]]) -> dict[str
             )
             if getattr(collection, kind)
         ],
-        "account": [line for line in collection.account() if not line.startswith("  ")],
+        "account": [line.removesuffix(":") for line in collection.account() if not line.startswith("  ")],
     }
 
 

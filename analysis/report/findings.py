@@ -138,7 +138,7 @@ def _answer(pair: Compared | None) -> dict[str, str]:
     for each in different:
         if each not in pruned:
             more.append(f"Where nothing is removed, {_split(each)[0].replace(f' {each.where}', '')}.")
-    return {"verdict": f"{verdict}.", "rests": rests, "more": " ".join(more)}
+    return {"verdict": f"{verdict}.", "rests": rests, "more": " ".join(dict.fromkeys(more))}
 
 
 def _least(each: Comparison) -> float:
