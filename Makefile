@@ -21,7 +21,7 @@ ANALYSIS := $(BIN)/python -m analysis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: FORCE help sweep study paper pictures figures report test test-slow test-slurm test-ray check fix clean
+.PHONY: FORCE help sweep study sync paper pictures figures report test test-slow test-slurm test-ray check fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -44,6 +44,9 @@ figures: $(VENV)/.installed ## every figure of a sweep that its records allow (S
 
 report: $(VENV)/.installed ## table and verdicts again, and all of a sweep as one page, report.html (SWEEP=quickstart)
 	@$(ANALYSIS) report multirun/$(SWEEP)
+
+sync: $(VENV)/.installed ## send the runs of a sweep to W&B that are not there yet (SWEEP=quickstart ARGS="--project ...")
+	@$(BIN)/python -m regraft.tracking.wandb.sync multirun/$(SWEEP) $(ARGS)
 
 paper: $(foreach sweep,$(PAPER),paper/$(sweep)/.figures-$(VENUE) paper/$(sweep)/table.tex paper/$(sweep)/values.tex) ## tables, figures and values.tex of PAPER="quickstart ..." into paper/
 	@echo "paper: $(foreach sweep,$(PAPER),paper/$(sweep))"

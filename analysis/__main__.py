@@ -15,6 +15,8 @@ from analysis.figures.style import VENUES, Drawn
 from analysis.metrics import KNOWN, metric
 
 Command = Callable[[argparse.Namespace], list[str]]
+FETCHED = "wandb_runs"
+"""Where runs are kept that were read from W&B, below the current folder."""
 ROLES = f"""axes: {", ".join((*curves.SPARSITIES, *curves.NUMBERS))}, a metric, or a dotted config key with numbers
 metrics: {", ".join(KNOWN)}
 columns for facets, colours and lines: those of `collect`, and dotted config keys such as recovery.learning_rate;
@@ -46,12 +48,20 @@ def parser() -> argparse.ArgumentParser:
             epilog=epilog,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        added.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP", help="folder of a sweep: multirun/NAME")
         added.set_defaults(command=command)
         return added
 
     def add_analysis(name: str, command: Command, about: str, epilog: str | None = None) -> argparse.ArgumentParser:
         added = add(name, command, about, epilog)
+        added.add_argument(
+            "sweeps", nargs="*", metavar="SWEEP", help="folder of a sweep: multirun/NAME; with --from its name"
+        )
+        added.add_argument(
+            "--from",
+            dest="source",
+            metavar="wandb:ENTITY/PROJECT",
+            help=f"read W&B and not the disk: the runs of these sweeps, or of all, are fetched into {FETCHED}/",
+        )
         added.add_argument(
             "--where", nargs="+", action="extend", default=[], metavar="COLUMN=VALUE[,VALUE]", help="only these runs"
         )
@@ -77,7 +87,10 @@ def parser() -> argparse.ArgumentParser:
             "--pool", nargs="*", default=[], metavar="COLUMN", help="columns averaged with equal weight: task"
         )
 
-    add("status", _status, "Say what became of each run: finished, failed, running, missing; and by which code.")
+    known = add(
+        "status", _status, "Say what became of each run: finished, failed, running, missing; and by which code."
+    )
+    known.add_argument("sweeps", nargs="+", type=Path, metavar="SWEEP", help="folder of a sweep: multirun/NAME")
     columns = f"columns of the table:\n{collect.described_columns()}"
     collected = add_analysis(
         "collect", _collect, "Write one tidy table of all numbers: results.parquet and results.csv.", columns
@@ -168,7 +181,27 @@ def _read(given: argparse.Namespace) -> Collection:
                 f"--where {text}: {column} is given twice. Give its values at once: {column}=VALUE,VALUE."
             )
         conditions[column] = listed.split(",")
-    return collect.collect(given.sweeps).where(conditions)
+    folders, unfinished = _sources(given)
+    return collect.collect(folders, unfinished).where(conditions)
+
+
+def _sources(given: argparse.Namespace) -> tuple[Sequence[Path], Sequence[tuple[Path, str]]]:
+    """The folders of sweeps, and runs that are known to lack there."""
+    if given.source is None:
+        if not given.sweeps:
+            raise AnalysisError("SWEEP: is missing. Give the folder of a sweep, such as multirun/quickstart.")
+        return [Path(folder) for folder in given.sweeps], ()
+    kind, _, project = given.source.partition(":")
+    if kind != "wandb" or not all(project.split("/")) or project.count("/") != 1:
+        raise AnalysisError(f"--from {given.source}: must be wandb:ENTITY/PROJECT, such as wandb:my-team/regraft.")
+    # no other command waits until W&B is imported
+    from regraft.tracking.wandb.read import download
+
+    try:
+        found = download(project, given.sweeps, Path(FETCHED) / project)
+    except ValueError as error:
+        raise AnalysisError(str(error)) from error
+    return found.sweeps, found.unfinished
 
 
 def _output(given: argparse.Namespace, collection: Collection) -> Path:

@@ -337,8 +337,12 @@ class Collection:
         return lines
 
 
-def collect(folders: Sequence[Path | str]) -> Collection:
+def collect(folders: Sequence[Path | str], unfinished: Sequence[tuple[Path, str]] = ()) -> Collection:
     """Read the record of every run in the sweep folders.
+
+    Args:
+        folders: The folders.
+        unfinished: Runs that are known not to be there, with the reason.
 
     Raises:
         AnalysisError: A folder does not exist or is a run's, or no run has finished.
@@ -346,7 +350,7 @@ def collect(folders: Sequence[Path | str]) -> Collection:
     runs: dict[str, Run] = {}
     left_out: dict[str, list[tuple[Path, str]]] = {
         "failed": [],
-        "unfinished": [],
+        "unfinished": list(unfinished),
         "missing": [],
         "unreadable": [],
         "repeated": [],

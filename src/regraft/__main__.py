@@ -20,11 +20,13 @@ from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
 from regraft.environment import rank
 from regraft.records import Record, SchemaError, is_finished
+from regraft.secrets import redact
 from regraft.sweeps import worker
 from regraft.sweeps.claims import claimed
 from regraft.sweeps.failures import RunBusy, RunFailed, RunStopped, SweepFailed
 from regraft.sweeps.identity import choices, register, resolved, typed
 from regraft.sweeps.watch import watched
+from regraft.tracking.guard import Guarded
 
 
 def conf() -> Path:
@@ -74,7 +76,7 @@ def _one(config: RunConfig, folder: Path, composed: DictConfig, settings: DictCo
     if config.evaluate is not None:
         # what a checkpoint is, its own run knows
         chosen = {} if config.evaluate.run is None else Record.load(config.evaluate.run).choices
-    config = replace(config, tracker=watched(config.tracker))
+    config = replace(config, tracker=watched(Guarded(tracker=config.tracker)))
     record = run(config, folder, resolved(composed, settings), chosen, sweep=folder.parent.name)
     gc.collect()  # models lie in cycles: the next run would find them still there
     if record.error is not None:
@@ -94,10 +96,10 @@ def main() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, ConfigError, SchemaError, OSError) as error:
-        sys.stderr.write(f"regraft: {_cause(error)}\n")
+        sys.stderr.write(redact(f"regraft: {_cause(error)}\n"))
         sys.exit(1)
     except (RunFailed, RunBusy, SweepFailed) as error:
-        sys.stderr.write(f"regraft: {error}\n")
+        sys.stderr.write(redact(f"regraft: {error}\n"))
         sys.exit(1)
     except interruption.Stopped as stopped:
         sys.stderr.write(f"regraft: {stopped}; the same command goes on from here.\n")

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pandas
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from regraft.cache import Cache
+    from regraft.records import Record, Row, StageRecord
 
 Scoring = Literal["cloze", "letter"]
 Reads = Literal["gold", "question", "choices", "drawn_choice"]
@@ -347,10 +349,20 @@ class Teacher(Component, ABC):
 
 
 class Tracker(Component, ABC):
-    """Mirror of a run for people to watch. The record on disk is the truth."""
+    """Mirror of a run for people to watch. The record on disk is the truth: a tracker that fails fails no run."""
+
+    title: ClassVar[str] = "the tracker"
+    """What messages call it."""
+    later: ClassVar[str] = ""
+    """What to do about a run that it could not mirror."""
 
     @abstractmethod
-    def start(self, run: RunInfo) -> RunLog: ...
+    def start(self, run: RunInfo) -> RunLog:
+        """Begin to mirror a run, or go on with it.
+
+        Raises:
+            Exception: Of any kind; the run goes on without a mirror.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,29 +371,47 @@ class RunInfo:
 
     run_id: str
     sweep: str
-    name: str
-    job_type: str
-    tags: tuple[str, ...]
     config: Mapping[str, Any]
+    """The resolved config as plain data."""
+    choices: Mapping[str, str]
+    """The chosen YAML of each config group."""
+    environment: Mapping[str, Any]
+    """As in the record."""
     folder: Path
+    """The run's folder."""
+
+    @property
+    def name(self) -> str:
+        """For people: `l2 50% kl seed 0`."""
+        criterion, loss = (self.choices.get(group, "") for group in ("pruner/criterion", "loss"))
+        sparsity = f"{100 * float(self.config['sparsity']):g}%"
+        return " ".join(filter(None, [criterion, sparsity, loss, f"seed {self.config['seed']}"]))
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What runs of many sweeps are found by."""
+        groups = ("model", "task", "pruner/criterion", "schedule")
+        return tuple(self.choices[group] for group in groups if group in self.choices)
 
 
 class RunLog(ABC):
-    """An open run of a tracker; a context manager that marks the run failed if an exception passes."""
+    """An open run of a tracker. Its calls come in the order of the run, and again in the same order if it is resumed.
+
+    What was said before may be said again: by a run that was stopped, by stages that the cache knew, and by a record
+    that is mirrored later.
+    """
 
     @abstractmethod
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Numbers of a training step (`step` given) or of a stage."""
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Numbers of an optimizer step, counted over all recover stages of the run, from 1."""
 
     @abstractmethod
-    def summary(self, metrics: Mapping[str, Any]) -> None:
-        """Final numbers of the run."""
+    def stage(self, stage: StageRecord, rows: Sequence[Row], tables: Mapping[str, pandas.DataFrame]) -> None:
+        """What a stage did and measured, with its tables by file name; after its steps."""
 
     @abstractmethod
-    def finish(self, *, failed: bool) -> None: ...
+    def finish(self, record: Record | None) -> None:
+        """The run has ended, `record.status` says how, and its tables are in its folder.
 
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(self, kind: object, error: object, trace: object) -> None:
-        self.finish(failed=kind is not None)
+        None: it was stopped and goes on another time.
+        """

@@ -5,10 +5,14 @@
 * `record.json`: a `Record`. A result exists when this file exists; it is written last, atomically.
 * `predictions.parquet`: one line per evaluated stage, split and question, with the columns of `PREDICTION_COLUMNS`.
 * `training.parquet`: one line per optimizer step, with the columns of `TRAINING_COLUMNS`; absent if nothing trained.
+* `scores.parquet`: histograms of the scores by which units were removed, with the columns of `SCORE_COLUMNS`; absent if
+  nothing was removed, or by a version that did not keep them.
 * `run.log`, `checkpoint/` (with `save_model=true`), and the tracker's own files.
 * `.claim`: locked by the process that does the run; `.begun`: there from its start to its end.
 
 `multirun/<sweep>/manifest.json` is a `Manifest`: which runs were asked for, written before the first of them starts.
+`multirun/<sweep>/questions/<digest>.parquet` holds the questions that its runs were asked, with the columns of
+`QUESTION_COLUMNS`; the details of an evaluate stage name the digest (`questions`).
 """
 
 from __future__ import annotations
@@ -22,11 +26,15 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from regraft.secrets import redacted
+
 SCHEMA_VERSION = 1
 RECORD = "record.json"
 CHECKPOINT = "checkpoint"
 PREDICTIONS = "predictions.parquet"
 TRAINING = "training.parquet"
+SCORES = "scores.parquet"
+QUESTIONS = "questions"
 MANIFEST = "manifest.json"
 CLAIM = ".claim"
 BEGUN = ".begun"
@@ -49,6 +57,21 @@ TRAINING_COLUMNS = {
     "lr": "float; learning rate of the step",
     "grad_norm": "float; global L2 norm before clipping",
     "examples": "int; questions seen since the stage began",
+}
+SCORE_COLUMNS = {
+    "stage_index": "int; the prune stage",
+    "stage": "str; its name",
+    "layer": "int; counted from 0",
+    "low": "float; lower end of a bin of scores",
+    "high": "float; its upper end, which belongs to the next bin except for the last",
+    "units": "int; units with a score in the bin",
+    "removed": "int; those of them that were removed",
+}
+QUESTION_COLUMNS = {
+    "split": "str; as in `evaluation.splits`",
+    "id": "str; the question",
+    "question": "str; its text as the task has it",
+    "choices": "list of str; what could be answered, in the order of the scores",
 }
 
 
@@ -183,6 +206,12 @@ class Manifest:
             raise ValueError(f"{path}: not a whole manifest ({error}). Move it away and run again.") from error
 
 
+def questions_file(folder: Path, record: Record) -> Path | None:
+    """Where the questions are that the run in `folder` was asked; None if it named none."""
+    named = next((stage.details[QUESTIONS] for stage in record.stages if QUESTIONS in stage.details), None)
+    return None if named is None else Path(folder).resolve().parent / QUESTIONS / f"{named}.parquet"
+
+
 def is_running(folder: Path) -> bool:
     """Whether a process, on this or another machine, is doing the run in `folder` now."""
     claim = Path(folder) / CLAIM
@@ -222,11 +251,11 @@ def is_finished(folder: Path, save_model: bool = False) -> bool:
 
 
 def _write(path: Path, plain: dict[str, Any]) -> None:
-    """Write JSON aside, sync it to disk, rename it."""
+    """Write JSON without secrets aside, sync it to disk, rename it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with aside.open("w", encoding="utf-8") as file:
-            json.dump(_finite(plain), file, indent=1, allow_nan=False)
+            json.dump(redacted(_finite(plain)), file, indent=1, allow_nan=False)
             file.flush()
             os.fsync(file.fileno())
         os.replace(aside, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 import traceback
 from dataclasses import replace
@@ -18,15 +19,26 @@ from regraft.cache import GIGABYTE, Cache
 from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
 from regraft.environment import Memory, describe, is_out_of_memory, started_together
-from regraft.interfaces import LanguageModel, RunInfo, RunLog
+from regraft.interfaces import LanguageModel
 from regraft.models import export
-from regraft.records import CHECKPOINT, PREDICTIONS, TRAINING, Record, Row, StageRecord, is_finished
+from regraft.records import (
+    CHECKPOINT,
+    PREDICTIONS,
+    QUESTIONS,
+    SCORES,
+    TRAINING,
+    Record,
+    Row,
+    StageRecord,
+    is_finished,
+)
 from regraft.recovery.processes import Processes
 from regraft.stages import evaluate, load, prepare, prune, recover
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import Outcome
-from regraft.stages.plan import PlannedStage, plan, run_id
+from regraft.stages.plan import PlannedStage, plan, questions_key, run_id
 from regraft.tracking.none import Silent
+from regraft.tracking.replay import info, steps
 
 log = logging.getLogger(__name__)
 
@@ -80,42 +92,40 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         stages=[],
         rows=[],
     )
-    info = RunInfo(
-        run_id=record.run_id,
-        sweep=sweep,
-        name=_name(config, choices),
-        job_type=choices.get("loss", type(config.loss).__name__),
-        tags=tuple(choices[group] for group in ("model", "task", "pruner/criterion", "schedule") if group in choices),
-        config=resolved,
-        folder=folder,
-    )
     outcomes: list[tuple[PlannedStage, Outcome]] = []
-    context = Context(config=config, cache=cache, device=device, log=Silent(), processes=processes, name=info.name)
+    context = Context(
+        config=config, cache=cache, device=device, log=Silent(), processes=processes, name=info(record, folder).name
+    )
     if not processes.is_first:
         # the first writes; this one trains with it
         walk(context, outcomes)
         return replace(record, status="finished")
+    context.log = config.tracker.start(info(record, folder))
     try:
-        with config.tracker.start(info) as tracked:
-            context.log = tracked
+        try:
             model = walk(context, outcomes)
             _save_tables(folder, outcomes)
+            _save_questions(folder, context)
             if config.save_model:
                 export.save(model.read(), folder / CHECKPOINT)
-            tracked.summary(_numbers(outcomes[-1][1]))
             record = replace(record, status="finished")
-    except Exception as error:
-        # the traceback holds models alive; it is kept as text
-        told = memory.told(error) if is_out_of_memory(error) else f"{error}" or type(error).__name__
-        record = replace(record, status="failed", error=f"{told}\n\n{traceback.format_exc()}")
-    record = replace(
-        record,
-        environment=record.environment | {"peak_memory_bytes": memory.peak()},
-        stages=[_stage_record(stage, outcome) for stage, outcome in outcomes],
-        rows=[row for stage, outcome in outcomes for row in _rows(stage, outcome)],
-    )
-    if record.status == "finished" or not is_finished(folder):
-        record.save(folder)
+        except Exception as error:
+            # the traceback holds models alive; it is kept as text
+            told = memory.told(error) if is_out_of_memory(error) else f"{error}" or type(error).__name__
+            record = replace(record, status="failed", error=f"{told}\n\n{traceback.format_exc()}")
+        record = replace(
+            record,
+            environment=record.environment | {"peak_memory_bytes": memory.peak()},
+            stages=[_stage_record(stage, outcome, config) for stage, outcome in outcomes],
+            rows=[row for stage, outcome in outcomes for row in _rows(stage, outcome)],
+        )
+        if record.status == "finished" or not is_finished(folder):
+            record.save(folder)
+    except BaseException:
+        # stopped, or nothing can be written: it goes on another time
+        context.log.finish(None)
+        raise
+    context.log.finish(record)
     if record.status == "finished":
         for stage in plan(config):
             context.progress(stage.key).path.unlink(missing_ok=True)
@@ -137,7 +147,9 @@ def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Line
         outcomes.append((stage, outcome))
         if stage.name == "evaluate" and context.dense is not None and context.dense_evaluation is None:
             context.dense_evaluation = outcome
-        _track(stage, outcome, context.log)
+        if outcome.reused:
+            steps(outcome.tables.get(TRAINING), int(outcome.details.get("first_step", 0)), context.log)
+        context.log.stage(_stage_record(stage, outcome, context.config), _rows(stage, outcome), outcome.tables)
         if not outcome.reused and (outcome.seconds > 0 or outcome.metrics):
             log.info("%s: %s", context.name, _told(stage, outcome))
     return model
@@ -215,13 +227,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _name(config: RunConfig, choices: dict[str, str]) -> str:
-    criterion = choices.get("pruner/criterion", type(config.pruner.criterion).__name__)
-    loss = choices.get("loss", type(config.loss).__name__)
-    return f"{criterion} {config.sparsity:.0%} {loss} seed {config.seed}"
-
-
-def _stage_record(stage: PlannedStage, outcome: Outcome) -> StageRecord:
+def _stage_record(stage: PlannedStage, outcome: Outcome, config: RunConfig) -> StageRecord:
+    asked = {QUESTIONS: questions_key(config)} if stage.name == "evaluate" else {}
     return StageRecord(
         index=stage.index,
         stage=stage.name,
@@ -230,7 +237,7 @@ def _stage_record(stage: PlannedStage, outcome: Outcome) -> StageRecord:
         fingerprints=outcome.fingerprints,
         seconds=outcome.seconds,
         reused=outcome.reused,
-        details=outcome.details,
+        details=outcome.details | asked,
     )
 
 
@@ -250,7 +257,7 @@ def _rows(stage: PlannedStage, outcome: Outcome) -> list[Row]:
 
 
 def _save_tables(folder: Path, outcomes: list[tuple[PlannedStage, Outcome]]) -> None:
-    for name in (PREDICTIONS, TRAINING):
+    for name in (PREDICTIONS, TRAINING, SCORES):
         tables = [
             outcome.tables[name].assign(stage_index=stage.index, stage=stage.name)
             for stage, outcome in outcomes
@@ -261,16 +268,23 @@ def _save_tables(folder: Path, outcomes: list[tuple[PlannedStage, Outcome]]) -> 
             (folder / f".{name}").replace(folder / name)
 
 
-def _track(stage: PlannedStage, outcome: Outcome, log: RunLog) -> None:
-    if outcome.reused and TRAINING in outcome.tables:
-        for line in outcome.tables[TRAINING].to_dict("records"):
-            recover.track({str(name): float(value) for name, value in line.items()}, outcome.details["first_step"], log)
-    if outcome.metrics:
-        log.log({"sparsity": stage.target_sparsity} | _numbers(outcome))
-
-
-def _numbers(outcome: Outcome) -> dict[str, float]:
-    return {f"{metric.split}/{metric.metric}".strip("/"): metric.value for metric in outcome.metrics}
+def _save_questions(folder: Path, context: Context) -> None:
+    """What was asked, once for all runs of the sweep that are asked the same."""
+    path = folder.parent / QUESTIONS / f"{questions_key(context.config)}.parquet"
+    if path.exists():
+        return
+    asked = [
+        {"split": split, "id": question.id, "question": question.question, "choices": list(question.choices)}
+        for split in context.config.evaluation.splits
+        for question in context.labelled(split)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        pandas.DataFrame(asked).to_parquet(aside, index=False)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _told(stage: PlannedStage, outcome: Outcome) -> str:

@@ -265,11 +265,12 @@ def test_two_tasks_with_different_questions(tmp_path: Path, capsys: Captured) ->
 
 
 def test_a_command_that_is_not_there(made: Path, capsys: Captured) -> None:
-    for arguments in (["draw", str(made)], ["table"], ["table", str(made), "--format", "pdf"], []):
+    for arguments in (["draw", str(made)], ["status"], ["table", str(made), "--format", "pdf"], []):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 2
         assert "usage: python -m analysis" in capsys.readouterr().err
+    assert "SWEEP: is missing. Give the folder of a sweep" in refusal(capsys, "table")
 
 
 def test_as_a_program(tmp_path: Path) -> None:

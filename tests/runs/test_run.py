@@ -14,6 +14,7 @@ import pytest
 from conftest import BRIEF, Regraft, numbers, records
 
 from analysis.comparison import grade
+from regraft.records import Record
 
 STRANGER = Path(__file__).parents[1] / "stranger"
 
@@ -28,10 +29,10 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
     by = {(record.choices["loss"], record.config["sparsity"]): record for record in found}
     ce, kl = by["ce", 0.5], by["kl", 0.5]
     for name in ("model_in", "units", "batches"):
-        assert [stage.fingerprints.get(name) for stage in ce.stages[:3]] == [
-            stage.fingerprints.get(name) for stage in kl.stages[:3]
+        assert [stage.fingerprints.get(name) for stage in ce.stages[:4]] == [
+            stage.fingerprints.get(name) for stage in kl.stages[:4]
         ]
-    assert ce.stages[3].fingerprints == kl.stages[3].fingerprints  # same pruned weights, same questions in order
+    assert ce.stages[4].fingerprints == kl.stages[4].fingerprints  # same pruned weights, same questions in order
     assert grade(ce, kl, "loss").name == "same-units"
     assert numbers(ce) != numbers(kl) != numbers(by["none", 0.5])
     for record in found:
@@ -41,7 +42,8 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
         accuracy = (last.gold == last.predicted).mean()
         assert accuracy == pytest.approx(_value(record, "accuracy"))
         assert (folder / "training.parquet").exists() == (record.choices["loss"] != "none")
-    assert {row.block_sparsity for row in by["none", 0.5].rows if row.stage_index == 4} == {0.5}
+    assert _measured(by["kl", 0.5], 3) == _measured(by["none", 0.5], 5)
+    assert {row.block_sparsity for row in by["none", 0.5].rows if row.stage_index == 5} == {0.5}
     assert _value(by["kl", 0.5], "parameters") < _value(by["kl", 0], "parameters")
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
     again = regraft(*sweep)
@@ -174,6 +176,11 @@ def test_no_space_in_the_cache_is_said_and_nothing_stays(regraft: Regraft, tmp_p
     assert not [path for path in small_disk.rglob("*") if path.is_file() and path.suffix != ".lock"]
     (record,) = records(tmp_path / "multirun" / "full")
     assert record.status == "failed"
+
+
+def _measured(record: Record, index: int) -> set[tuple[str, str, float | None]]:
+    """What one stage measured, but for what a clock did."""
+    return {(row.split, row.metric, row.value) for row in record.rows if row.stage_index == index and row.deterministic}
 
 
 def _value(record: object, metric: str) -> float:

@@ -41,8 +41,19 @@ def stages(config: RunConfig, name: str) -> list[PlannedStage]:
     return [stage for stage in plan(config) if stage.name == name]
 
 
-def test_the_default_run_is_prepare_evaluate_prune_recover_evaluate(composed: Composed) -> None:
-    assert list(keys(composed())) == ["0 prepare", "1 evaluate", "2 prune", "3 recover", "4 evaluate"]
+def test_the_default_run_is_measured_before_and_after_recovery(composed: Composed) -> None:
+    assert list(keys(composed())) == ["0 prepare", "1 evaluate", "2 prune", "3 evaluate", "4 recover", "5 evaluate"]
+    assert list(keys(composed("pipeline=evaluate_last"))) == [
+        "0 prepare",
+        "1 evaluate",
+        "2 prune",
+        "3 recover",
+        "4 evaluate",
+    ]
+
+
+def test_what_is_measured_before_recovery_is_what_no_recovery_measures(composed: Composed) -> None:
+    assert keys(composed("loss=kl"))["3 evaluate"] == keys(composed("loss=none"))["5 evaluate"]
 
 
 @pytest.mark.parametrize(
@@ -54,14 +65,14 @@ def test_what_cannot_change_the_result_moves_no_id(composed: Composed, neutral: 
 
 def test_runs_of_one_prefix_share_its_keys(composed: Composed) -> None:
     ce, kl = keys(composed("loss=ce")), keys(composed("loss=kl"))
-    assert [ce[key] == kl[key] for key in ce] == [True, True, True, False, False]
+    assert [ce[key] == kl[key] for key in ce] == [True, True, True, True, False, False]
 
 
 def test_the_seed_moves_recovery_but_not_l2(composed: Composed) -> None:
     one, other = keys(composed("seed=0")), keys(composed("seed=1"))
-    assert [one[key] == other[key] for key in one] == [True, True, True, False, False]
+    assert [one[key] == other[key] for key in one] == [True, True, True, True, False, False]
     one, other = (keys(composed("pruner/criterion=random", f"seed={seed}")) for seed in (0, 1))
-    assert [one[key] == other[key] for key in one] == [True, True, False, False, False]
+    assert [one[key] == other[key] for key in one] == [True, True, False, False, False, False]
 
 
 def test_the_teacher_matters_only_to_a_loss_that_asks_it(composed: Composed) -> None:
@@ -94,7 +105,7 @@ def test_each_point_of_a_grid_has_its_own_name(composed: Composed) -> None:
 def test_train_size_leaves_the_dense_model_alone(composed: Composed) -> None:
     one, other = keys(composed("preparation=fine_tune")), keys(composed("preparation=fine_tune", "task.train_size=64"))
     # the dense model is asked the recovery questions too
-    assert [one[key] == other[key] for key in one] == [True, False, True, False, False]
+    assert [one[key] == other[key] for key in one] == [True, False, True, True, False, False]
 
 
 def test_iterative_has_the_same_total_of_recovery_as_one_shot(composed: Composed) -> None:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import RunInfo, RunLog, Tracker
-from regraft.records import STOPPED_BY_SEARCH, Record, Row
+from regraft.records import STOPPED_BY_SEARCH, Record, Row, StageRecord
 from regraft.sweeps.journal import Unmeasured, find, measured
 from regraft.sweeps.search import Definition, Settings, Study, Trial
 from regraft.sweeps.space import Choice, Interval, Space, Value, dimension, written
@@ -270,9 +270,21 @@ def test_metrics_by_name() -> None:
 
 
 def start(tracker: Tracker) -> RunLog:
+    config = {"sparsity": 0.5, "seed": 0, "pipeline": {"repeat": ["prune", "evaluate", "recover", "evaluate"]}}
     return tracker.start(
-        RunInfo(run_id="r", sweep="s", name="n", job_type="kl", tags=(), config={}, folder=Path("nowhere"))
+        RunInfo(run_id="r", sweep="s", config=config, choices={}, environment={}, folder=Path("nowhere"))
     )
+
+
+def evaluated(open_run: RunLog, accuracy: float, test: float = 0.0) -> None:
+    """Tell of an evaluate stage."""
+    stage = StageRecord(index=0, stage="evaluate", key="", target_sparsity=0.0, fingerprints={}, seconds=0.0)
+    common = {"stage_index": 0, "stage": "evaluate", "target_sparsity": 0.0, "block_sparsity": 0.0, "bits": 32}
+    rows = [
+        Row(split=split, metric="accuracy", value=value, model_sparsity=0.0, **common)
+        for split, value in (("selection", accuracy), ("test", test))
+    ]
+    open_run.stage(stage, rows, {})
 
 
 def iterative(searching: Study, trial: Trial, accuracies: list[float], monkeypatch: pytest.MonkeyPatch) -> str:
@@ -280,10 +292,11 @@ def iterative(searching: Study, trial: Trial, accuracies: list[float], monkeypat
     monkeypatch.setenv(TRIAL, f"{searching.journal}:{trial.number}")
     open_run = start(watched(NoTracker()))
     try:
-        open_run.log({"sparsity": 0.0, "selection/accuracy": 0.9})
+        evaluated(open_run, 0.9)
         for number, accuracy in enumerate(accuracies):
-            open_run.log({"recover/loss": 1.0}, step=number + 1)
-            open_run.log({"sparsity": 0.1, "selection/accuracy": accuracy, "test/accuracy": 0.0})
+            evaluated(open_run, 0.0)  # pruned and not yet recovered: no run is judged by that
+            open_run.step(number + 1, {"loss": 1.0})
+            evaluated(open_run, accuracy)
     except Hopeless as hopeless:
         searching.stop(trial, str(hopeless))
         return str(hopeless)
@@ -320,7 +333,7 @@ def test_a_metric_of_training_is_watched_in_its_own_direction(tmp_path: Path, mo
         open_run = start(watched(NoTracker()))
         try:
             for step, loss in enumerate(losses, start=1):
-                open_run.log({"recover/loss": loss}, step=step)
+                open_run.step(step, {"loss": loss})
         except Hopeless as hopeless:
             return str(hopeless)
         searching.tell(trial, record({}))

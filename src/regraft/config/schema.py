@@ -16,6 +16,7 @@ from regraft.evaluation.evaluation import Evaluation
 from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, Tracker
 from regraft.pruning.pruner import Pruner
 from regraft.recovery.training import Training
+from regraft.secrets import holding
 from regraft.stages.pipeline import Pipeline
 from regraft.stages.preparation import AsLoaded, FineTune
 
@@ -97,6 +98,11 @@ def load(plain: Mapping[str, Any], folders: tuple[Path, ...] = ()) -> RunConfig:
     Raises:
         ConfigError: With the key, the value, what is allowed and the next step.
     """
+    if secret := next(holding(plain), None):
+        raise ConfigError(
+            f"{secret}: holds what looks like a key, a token or a password, and configs are written into records. Take "
+            "it out; put it where its library looks for it: WANDB_API_KEY, HF_TOKEN, or a netrc file."
+        )
     allowed = Allowed(folders)
     names = [field.name for field in fields(RunConfig)]
     hints = get_type_hints(RunConfig)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from regraft.interfaces import Allocation, Component, Criterion, LanguageModel, PruningContext, Structure
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +23,9 @@ class Pruner(Component):
     allocation: Allocation
     """How many each layer loses."""
 
-    def prune(self, model: LanguageModel, dense_units: Sequence[int], sparsity: float, context: PruningContext) -> None:
+    def prune(
+        self, model: LanguageModel, dense_units: Sequence[int], sparsity: float, context: PruningContext
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Remove units of `model`, in place, until `sparsity` of `dense_units` are gone.
 
         Args:
@@ -27,6 +33,9 @@ class Pruner(Component):
             dense_units: Units of each layer of the dense model.
             sparsity: Share of the dense model's units that shall be gone in the end.
             context: What the criterion may use.
+
+        Returns:
+            For each layer the scores of the units that were there, and which of them are kept, sorted.
 
         Raises:
             ConfigError: A layer would lose all its units.
@@ -48,3 +57,4 @@ class Pruner(Component):
             removed.append(tuple(unit for unit in range(dense) if unit not in remain))
         self.structure.remove(model.model, keep)
         model.removed[self.structure.name] = tuple(removed)
+        return list(zip(scores, keep, strict=True))

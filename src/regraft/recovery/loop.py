@@ -193,6 +193,8 @@ class Trainer:
         if found is not None and found.state.step > self.step:
             self.restore(found.state)
             self.lines, self.seconds = found.lines, found.seconds
+            for numbers in self.lines:
+                self.observe(numbers)  # whoever watched the interrupted training may not have seen them
         steps, squares = self.processes.sum(self.step, self.step**2)
         if steps**2 != squares * self.processes.count:
             raise ValueError(

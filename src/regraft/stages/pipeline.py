@@ -17,8 +17,9 @@ class Pipeline(Component):
 
     before: tuple[StageName, ...] = ("prepare", "evaluate")
     """Stages before pruning: `prepare`, whose result is the dense model and the teacher, and its evaluation."""
-    repeat: tuple[StageName, ...] = ("prune", "recover", "evaluate")
-    """Stages of each step of the schedule. The last must be `evaluate`: a run that measures nothing is no run."""
+    repeat: tuple[StageName, ...] = ("prune", "evaluate", "recover", "evaluate")
+    """Stages of each step of the schedule. The last must be `evaluate`: a run that measures nothing is no run. What
+    is measured between pruning and recovery is measured once for all runs that prune alike."""
 
     def __post_init__(self) -> None:
         require(self.before == ("prepare", "evaluate"), "before", list(self.before), "[prepare, evaluate]")

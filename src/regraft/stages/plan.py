@@ -162,3 +162,8 @@ def evaluate_key(config: RunConfig, model: str, dense: str) -> str:
     if "preparation" in config.evaluation.splits:
         identity["preparation"] = _task(config, "preparation")
     return digest(identity)
+
+
+def questions_key(config: RunConfig) -> str:
+    """Names the questions that the run is asked, for people who want to read them."""
+    return digest({"task": _task(config, "evaluation"), "splits": config.evaluation.splits})

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import numpy
+import pandas
 import torch
 
 from regraft.cache import digest
 from regraft.interfaces import LanguageModel, PruningContext
+from regraft.records import SCORES
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
 
+BINS = 32
+"""Of the histogram of a layer's scores."""
 NOTHING = Outcome(fingerprints={"units": digest({})})
 """What a prune stage leaves that removes nothing."""
 
@@ -21,14 +26,23 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     generator = torch.Generator().manual_seed(context.config.seed)
     pruner = context.config.pruner
     dense = context.dense_units()
-    pruner.prune(model, dense, stage.target_sparsity, PruningContext(generator=generator))
+    scored = pruner.prune(model, dense, stage.target_sparsity, PruningContext(generator=generator))
     return Outcome(
         fingerprints={"model_in": entered, "units": units(model)},
         details={
             "removed": {name: [len(layer) for layer in layers] for name, layers in model.removed.items()},
             "dense": {pruner.structure.name: list(dense)},
         },
+        tables={SCORES: pandas.concat([_histogram(layer, *each) for layer, each in enumerate(scored)])},
     )
+
+
+def _histogram(layer: int, scores: torch.Tensor, keep: torch.Tensor) -> pandas.DataFrame:
+    """How the scores of a layer are spread, and which of them went: lines of the table of scores."""
+    numbers = scores.detach().double().cpu().numpy()
+    units, edges = numpy.histogram(numbers, BINS)
+    removed, _ = numpy.histogram(numpy.delete(numbers, keep.cpu().numpy()), edges)
+    return pandas.DataFrame({"layer": layer, "low": edges[:-1], "high": edges[1:], "units": units, "removed": removed})
 
 
 def units(model: LanguageModel) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas
 import torch
 
-from regraft.interfaces import AnyQuestion, LabelledQuestion, LanguageModel, RunLog, TeacherContext
+from regraft.interfaces import AnyQuestion, LabelledQuestion, LanguageModel, TeacherContext
 from regraft.models.precision import autocast, resolved_precision
 from regraft.records import TRAINING
 from regraft.recovery.batches import Questions
@@ -18,6 +18,7 @@ from regraft.stages.fingerprints import weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
 from regraft.tasks.packing import move
+from regraft.tracking.replay import step
 
 
 def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
@@ -71,7 +72,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         training,
         last - first,
         teacher=teacher,
-        observe=lambda numbers: track(numbers, first, context.log),
+        observe=lambda line: step(line, first, context.log),
         bar=context.bar(stage),
         progress=context.progress(stage.key),
         processes=context.processes,
@@ -92,9 +93,3 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )
-
-
-def track(numbers: dict[str, float], first_step: int, log: RunLog) -> None:
-    """Log the numbers of one optimizer step, counted over all recover stages of the run."""
-    step = first_step + int(numbers["step"])
-    log.log({f"recover/{name}": float(value) for name, value in numbers.items() if name != "step"}, step=step)

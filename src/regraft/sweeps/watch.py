@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,10 @@ from regraft.sweeps.journal import STUDY, Unmeasured, find, require_optuna, stor
 
 if TYPE_CHECKING:
     import optuna
+    import pandas
     from optuna.trial import FrozenTrial
+
+    from regraft.records import Record, Row, StageRecord
 
 TRIAL = "REGRAFT_TRIAL"
 """Environment variable of a run that a search watches: `<journal>:<number of the trial>`."""
@@ -54,52 +57,61 @@ class Watched(Tracker):
             sampler=optuna.samplers.RandomSampler(),
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
         )
-        return WatchedLog(self.tracker.start(run), study, self.number)
+        in_each_step = run.config["pipeline"]["repeat"].count("evaluate")
+        return WatchedLog(self.tracker.start(run), study, self.number, in_each_step)
 
 
 class WatchedLog(RunLog):
     """Hands everything on to `inner`, and reports one metric to the trial of a search.
 
-    Evaluations count 1, 2, ... after each pruning step (that of the dense model, which is the first, is the same for
-    all); of training steps every `every`-th. A verdict is carried out only when the run goes on, so that one which
-    is through keeps its result.
+    Evaluations count 1, 2, ... after each pruning step with all that belongs to it (that of the dense model, which is
+    the first, is the same for all); of training steps every `every`-th. A verdict is carried out only when the run goes
+    on, so that one which is through keeps its result.
 
     Raises:
         Hopeless: On the next log after the verdict.
     """
 
-    def __init__(self, inner: RunLog, study: optuna.Study, number: int) -> None:
+    def __init__(self, inner: RunLog, study: optuna.Study, number: int, in_each_step: int) -> None:
         from optuna.trial import Trial
 
         self._inner = inner
         self._study = study
         self._trial = Trial(study, self._trials[number]._trial_id)
         self._watch: dict[str, Any] = study.user_attrs["watch"]
+        self._in_each_step = in_each_step
         self._evaluations = -1
         self._verdict = ""
 
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
+        self._obey()
+        self._inner.step(step, metrics)
+        if step % self._watch["every"] == 0:
+            numbers = {f"recover/{name}": value for name, value in metrics.items()}
+            self._report(numbers, step // self._watch["every"], f"in training step {step}")
+
+    def stage(self, stage: StageRecord, rows: Sequence[Row], tables: Mapping[str, pandas.DataFrame]) -> None:
+        self._obey()
+        self._inner.stage(stage, rows, tables)
+        if rows:
+            self._evaluations += 1
+            step, more = divmod(self._evaluations, self._in_each_step)
+            if step and not more:
+                numbers = {f"{row.split}/{row.metric}".strip("/"): row.value for row in rows}
+                self._report(numbers, step, f"after pruning step {step}")
+
+    def finish(self, record: Record | None) -> None:
+        self._inner.finish(record)
+
+    def _obey(self) -> None:
         if self._verdict:
             raise Hopeless(f"{STOPPED_BY_SEARCH}{self._verdict}")
-        self._inner.log(metrics, step)
+
+    def _report(self, numbers: Mapping[str, float | None], at: int, when: str) -> None:
         try:
-            value = find(metrics, self._watch["metric"])
+            value = find(numbers, self._watch["metric"])
         except Unmeasured:
             return
-        if step is None:
-            self._evaluations += 1
-            if self._evaluations:
-                self._report(value, self._evaluations, f"after pruning step {self._evaluations}")
-        elif step % self._watch["every"] == 0:
-            self._report(value, step // self._watch["every"], f"in training step {step}")
-
-    def summary(self, metrics: Mapping[str, Any]) -> None:
-        self._inner.summary(metrics)
-
-    def finish(self, *, failed: bool) -> None:
-        self._inner.finish(failed=failed)
-
-    def _report(self, value: float, at: int, when: str) -> None:
         frozen = self._trials[self._trial.number]
         # a run that was killed and goes on says some things twice
         if at not in frozen.intermediate_values:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from regraft.interfaces import RunInfo, RunLog, Tracker
+
+if TYPE_CHECKING:
+    import pandas
+
+    from regraft.records import Record, Row, StageRecord
 
 
 class Silent(RunLog):
     """Logs nothing."""
 
-    def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """Nothing."""
 
-    def summary(self, metrics: Mapping[str, Any]) -> None:
+    def stage(self, stage: StageRecord, rows: Sequence[Row], tables: Mapping[str, pandas.DataFrame]) -> None:
         """Nothing."""
 
-    def finish(self, *, failed: bool) -> None:
+    def finish(self, record: Record | None) -> None:
         """Nothing."""
 
 
