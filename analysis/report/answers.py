@@ -13,7 +13,7 @@ import pandas
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.curves import FACETS, LINES
 from analysis.report.accounts import few
-from regraft.records import StageRecord
+from regraft.records import QUESTIONS, StageRecord, questions_file
 
 FIRST = ord("0")
 """The letter of the first choice; those of further ones follow it."""
@@ -22,8 +22,6 @@ ANSWERS = 5_000_000
 """Answers of a page; where there are more, the first questions are shown."""
 TEXT = 2_000_000
 """Letters of the questions of a page; likewise."""
-QUESTIONS = "questions"
-"""Folder of a sweep: the questions that were asked, one file for each digest."""
 
 
 @dataclass
@@ -36,8 +34,8 @@ class _Asked:
     """Run -> `final`, `dense` and, where it was measured, `pruned` -> which of the different answers."""
     read: dict[str, int] = field(default_factory=dict)
     """Key of an evaluation -> which of the different answers."""
-    digests: dict[str, Path] = field(default_factory=dict)
-    """Digest of the texts -> their file."""
+    files: dict[Path, None] = field(default_factory=dict)
+    """Where the texts are, in order."""
 
 
 def answers(collection: Collection) -> dict[str, Any]:
@@ -71,8 +69,8 @@ def answers(collection: Collection) -> dict[str, Any]:
                 mine.read[stage.key] = distinct.setdefault(letters, len(distinct))
             found[name] = mine.read[stage.key]
         mine.runs[place] = found
-        if (digest := _digest(run)) is not None:
-            mine.digests[digest] = run.folder.parent / QUESTIONS / f"{digest}.parquet"
+        if (path := _texts_of(run)) is not None:
+            mine.files[path] = None
     _borrow_pruned(collection, asked.values())
     sets = []
     kept: dict[str, int] = {}
@@ -120,12 +118,13 @@ def _letters(table: pandas.DataFrame, ids: pandas.Index) -> str:
     return "".join(NO_ANSWER if value != value else chr(FIRST + int(value)) for value in predicted)
 
 
-def _digest(run: Run) -> str | None:
-    """Of the texts of the questions of the last evaluation; None where the run does not tell it."""
-    stage = run.last_evaluation
-    digest = stage.details.get("questions") if stage else None
-    # it becomes the name of a file
-    return digest if isinstance(digest, str) and re.fullmatch(r"[0-9a-f]+", digest) else None
+def _texts_of(run: Run) -> Path | None:
+    """The file with the texts of the questions; None where the run does not tell it."""
+    path = questions_file(run.folder, run.record)
+    # records come from other machines too: only a digest may name a file
+    if path is None or path.parent.name != QUESTIONS or not re.fullmatch(r"[0-9a-f]+", path.stem):
+        return None
+    return path
 
 
 def _borrow_pruned(collection: Collection, asked: Iterable[_Asked]) -> None:
@@ -148,7 +147,7 @@ def _texts(asked: _Asked) -> tuple[dict[str, list[Any]], list[str]]:
     """Question -> its text and its choices; and why some are not known."""
     texts: dict[str, list[Any]] = {}
     gaps = []
-    for path in asked.digests.values():
+    for path in asked.files:
         try:
             table = pandas.read_parquet(path)
             table = table[table["split"] == "test"]
@@ -160,7 +159,7 @@ def _texts(asked: _Asked) -> tuple[dict[str, list[Any]], list[str]]:
             gaps.append(f"{path}: is missing, so these questions are shown by their ids")
         except (OSError, ValueError, KeyError, TypeError) as error:
             gaps.append(f"{path}: cannot be read ({error}), so these questions are shown by their ids")
-    if not asked.digests:
+    if not asked.files:
         gaps.append(f"{len(asked.runs):,} runs do not tell the texts of their questions, which are shown by their ids")
     elif texts and (unknown := sum(name not in texts for name in asked.ids)):
         gaps.append(f"{unknown:,} of {len(asked.ids):,} questions have no text and are shown by their ids")
