@@ -12,6 +12,6 @@ setup(
     package_data={
         "regraft": ["py.typed"],
         "regraft.conf": ["**/*.yaml"],
-        "analysis.report": ["page.html", "page.css", "page.js"],
+        "analysis.report": ["assets/*"],
     },
 )

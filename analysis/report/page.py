@@ -1,7 +1,7 @@
 """The page as one file that asks nothing of any server.
 
-All data is in it as JSON that no parser of HTML can take for a tag; `page.js` makes elements of it and never HTML. A
-Content-Security-Policy lets the scripts of this page run, each named by its SHA-256, and nothing else.
+All data is in it as JSON that no parser of HTML can take for a tag; the scripts in `assets/` make elements of it and
+never HTML. A Content-Security-Policy lets the scripts of this page run, each named by its SHA-256, and nothing else.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from plotly.offline import get_plotlyjs
 
 from analysis.figures.style import Drawn
 
-HERE = Path(__file__).parent
+ASSETS = Path(__file__).parent / "assets"
+SCRIPTS = ("elements", "charts", "accuracy", "comparisons", "training", "runs", "answers", "provenance", "begin")
+"""The files of the page's own script, in order; they share one scope."""
 POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; connect-src 'none'; "
     "base-uri 'none'; form-action 'none'"
@@ -31,7 +33,7 @@ UNSAFE = {ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"}
 
 def written(content: Mapping[str, Any]) -> str:
     """The page of what `report.content` gives."""
-    page, library = _text("page.js"), get_plotlyjs().replace("\r\n", "\n")
+    page, library = _script(), get_plotlyjs().replace("\r\n", "\n")
     study = content["study"]
     data = {key: value for key, value in content.items() if key != "figures"}
     parts = {
@@ -76,13 +78,17 @@ def figures(drawn: Mapping[str, Drawn]) -> list[dict[str, Any]]:
     return told
 
 
+def _script() -> str:
+    return "\n".join(['"use strict";', "(() => {", *(_text(f"{name}.js") for name in SCRIPTS), "})();", ""])
+
+
 def _sentence(text: str) -> str:
     """Escaped; a number stays on the line of its sign."""
     return re.sub(r"[\d.]+ %", r'<span class="together">\g<0></span>', html.escape(text))
 
 
 def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _finite(value: Any) -> Any:
