@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pages
 import pytest
+import sweeps
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Route, expect
 
+from analysis import report
+from analysis.collect import collect
 from analysis.report.browser import chromium
 
 MOST_MEGABYTES = 15
@@ -111,7 +114,7 @@ def test_charts_are_drawn_and_follow_their_controls(tab: Tab, evil: Path) -> Non
     assert "by the clock" in page.locator("#chart .xtitle").first.inner_html()
     assert "do not compare" in page.inner_text("#chart-caption")
     page.click("#chart-numbers summary")
-    assert page.locator("#chart-numbers tbody tr").count() == 8
+    expect(page.locator("#chart-numbers tbody tr")).to_have_count(8)
     # by keyboard: CE off and on again
     button = page.locator("#chart-legend button", has_text="CE")
     button.focus()
@@ -234,6 +237,27 @@ def test_filters_of_answers_select_the_right_questions(tab: Tab, evil: Path) -> 
     assert page.evaluate("document.activeElement.dataset.question") == "q00031"
 
 
+def test_whatever_is_chosen_there_is_a_run_with_it(tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for sparsity, rate in ((0.3, 0.01), (0.8, 0.02)):
+        for loss in ("none", "kl"):
+            made = sweeps.record(loss=loss, sparsity=sparsity, lr=rate, questions=3)
+            sweeps.save(made, tmp_path / "study", losses=None if loss == "none" else [2.0, 1.0])
+    monkeypatch.setattr(report, "FIGURES", {})
+    page = tab.open(report.write(collect([tmp_path / "study"]), tmp_path)[0])
+
+    def chosen() -> tuple[str, str]:
+        sparsity, variant = (page.locator(f"[name=answers-{name}]").input_value() for name in ("sparsity", "variant"))
+        return sparsity, variant
+
+    assert chosen() == ("80 %", "recovery.lr=0.02")
+    page.select_option("[name=answers-sparsity]", "30 %")
+    assert chosen() == ("30 %", "recovery.lr=0.01")
+    page.select_option("[name=answers-variant]", "recovery.lr=0.02")
+    assert chosen() == ("80 %", "recovery.lr=0.02")
+    assert page.locator("#answers-table thead th").all_inner_texts() == ["question", "dense", "pruned", "KL"]
+    assert "do not tell the texts" in page.inner_text("#answers-notes")
+
+
 def test_names_texts_and_errors_that_are_html_stay_text(tab: Tab, evil: Path) -> None:
     page = tab.open(evil)
     page.locator("#training").scroll_into_view_if_needed()
@@ -290,6 +314,7 @@ def test_a_phone_reads_it_without_scrolling_sideways(tab: Tab, evil: Path) -> No
     page.wait_for_selector("#training-chart[data-drawn]")
     page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     page.locator("button.question").first.click()
+    page.wait_for_selector("#chart-numbers table, #training-numbers table, #figures-drawn img")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     assert page.locator("#chart svg.main-svg").first.bounding_box()["width"] <= 360
 

@@ -479,16 +479,12 @@ function captionNow() {
 }
 
 function gapsOf(gaps) {
-  if (!gaps.length) return [];
+  if (gaps.length <= 2) return gaps.map((gap) => make("p", { class: "note gap" }, gap));
   return [
     make(
       "details",
       {},
-      make(
-        "summary",
-        {},
-        gaps.length === 1 ? "1 thing is missing here" : counted(gaps.length) + " things are missing here",
-      ),
+      make("summary", {}, counted(gaps.length) + " things are missing here"),
       make(
         "ul",
         {},

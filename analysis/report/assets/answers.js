@@ -9,7 +9,7 @@ function models() {
   const set = data.answers.sets[asking.set];
   const kept = set.runs.filter(
     ([run]) =>
-      answerColumns().every((each) => !asking.chosen[each.key] || known(each, run) === asking.chosen[each.key]) &&
+      answerColumns().every((each) => known(each, run) === asking.chosen[each.key]) &&
       (!asking.seed || known(column("seed"), run) === asking.seed),
   );
   const dense = unique(kept.map(([, each]) => each).filter((each) => each !== null));
@@ -51,7 +51,7 @@ const right = (model, question) => 2 * model.rights[question] > model.answers.le
 
 const conditionNow = () =>
   [
-    ...answerColumns().map((each) => each.label + " " + asking.chosen[each.key]),
+    ...answerColumns().map((each) => each.label + " " + (asking.chosen[each.key] || "none named")),
     ...(asking.seed ? ["seed " + asking.seed] : []),
   ].join(", ");
 
@@ -216,6 +216,28 @@ function questionRows(now, q) {
   return [row, make("tr", {}, make("td", { colspan: String(now.told.length + 1) }, table))];
 }
 
+/** Choose a value, and of the others as many as there is a run with. */
+function settle(key, value) {
+  const columns = answerColumns();
+  const alike = (run) => columns.filter((each) => known(each, run) === asking.chosen[each.key]).length;
+  const candidates = data.answers.sets[asking.set].runs
+    .map(([run]) => run)
+    .filter((run) => columns.every((each) => each.key !== key || known(each, run) === value));
+  const best = candidates.reduce((one, other) => (alike(other) > alike(one) ? other : one));
+  asking.chosen = Object.fromEntries(columns.map((each) => [each.key, known(each, best)]));
+}
+
+/** Begin in the middle of the sparsities that take something away, with the first of all else. */
+function settleFirst() {
+  const columns = answerColumns();
+  const there = (each) =>
+    each.values.filter((value) => data.answers.sets[asking.set].runs.some(([run]) => known(each, run) === value));
+  asking.chosen = Object.fromEntries(columns.map((each) => [each.key, there(each)[0]]));
+  const sparsity = columns.find((each) => each.key === "sparsity");
+  const pruned = sparsity ? there(sparsity).filter((value) => parseFloat(value) > 0) : [];
+  settle("sparsity", pruned.length ? pruned[Math.floor(pruned.length / 2)] : asking.chosen.sparsity);
+}
+
 function answerControls() {
   const set = data.answers.sets[asking.set];
   const again = () => {
@@ -223,24 +245,21 @@ function answerControls() {
     answersTable();
   };
   const has = (each, value) => set.runs.some(([run]) => known(each, run) === value);
-  const selects = answerColumns().map((each) => {
-    const values = each.values.filter((value) => value && has(each, value));
-    if (!values.includes(asking.chosen[each.key])) {
-      const pruned = values.filter((value) => parseFloat(value) > 0);
-      asking.chosen[each.key] =
-        each.key === "sparsity" ? pruned[Math.floor(pruned.length / 2)] || values[0] : values[0];
-    }
-    return select(
+  const selects = answerColumns().map((each) =>
+    select(
       each.label,
-      values.map((value) => [value, value]),
+      each.values.filter((value) => has(each, value)).map((value) => [value, value || "none named"]),
       asking.chosen[each.key],
       (value) => {
-        asking.chosen[each.key] = value;
+        settle(each.key, value);
+        for (const other of answerColumns()) {
+          at("answers-controls").elements.namedItem("answers-" + other.key).value = asking.chosen[other.key];
+        }
         again();
       },
       "answers-" + each.key,
-    );
-  });
+    ),
+  );
   const seeds = column("seed").values.filter((value) => has(column("seed"), value));
   at("answers-controls").replaceChildren(
     ...(data.answers.sets.length > 1
@@ -260,8 +279,9 @@ function answerControls() {
             String(asking.set),
             (value) => {
               asking.set = Number(value);
-              asking.chosen = {};
+              asking.text = "";
               asking.open.clear();
+              settleFirst();
               answerControls();
               again();
             },
@@ -312,6 +332,7 @@ function beginAnswers() {
     at("answers-count").textContent = "No answers are known.";
     return;
   }
+  settleFirst();
   answerControls();
   answersTable();
 }

@@ -12,6 +12,8 @@ function print(on) {
       ...document.querySelectorAll("#verdicts, #more-pairs, #landmarks, #config-common, #figures-drawn, .failure"),
     ].filter((each) => !each.open);
     closed.forEach((each) => (each.open = true));
+    // nothing waits for what is told of the opening
+    gallery();
     before = { closed, theme };
     theme = "light";
     charts.forEach((each) => (each.near = true));

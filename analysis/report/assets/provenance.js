@@ -182,30 +182,35 @@ function provenance() {
 
 // Figures: pictures are made when they are looked for
 
+const pictures = JSON.parse(at("pictures").textContent);
+
+function gallery() {
+  const details = at("figures-drawn");
+  if (!details || !details.open) return;
+  const inside = details.querySelector("div");
+  if (inside.childElementCount) return;
+  inside.className = "gallery";
+  inside.replaceChildren(
+    ...pictures.map((each) =>
+      make(
+        "div",
+        {},
+        make("img", { src: each.picture, alt: each.caption }),
+        make("h3", {}, each.name),
+        make("p", { class: "note" }, each.caption),
+        ...gapsOf(each.gaps),
+      ),
+    ),
+  );
+}
+
 function figures() {
   const details = at("figures-drawn");
-  const pictures = JSON.parse(at("pictures").textContent);
   details.querySelector("summary").textContent =
     pictures.length === 1
       ? "1 figure, as in SWEEP/figures"
       : counted(pictures.length) + " figures, as in SWEEP/figures";
-  details.addEventListener("toggle", () => {
-    const inside = details.querySelector("div");
-    if (!details.open || inside.childElementCount) return;
-    inside.className = "gallery";
-    inside.replaceChildren(
-      ...pictures.map((each) =>
-        make(
-          "div",
-          {},
-          make("img", { src: each.picture, alt: each.caption }),
-          make("h3", {}, each.name),
-          make("p", { class: "note" }, each.caption),
-          ...gapsOf(each.gaps),
-        ),
-      ),
-    );
-  });
+  details.addEventListener("toggle", gallery);
   if (!pictures.length) details.remove();
   if (data.not_drawn.length) {
     at("figures-missing").replaceChildren(

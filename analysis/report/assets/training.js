@@ -138,6 +138,8 @@ function beginTraining() {
     } else if (each.key === "criterion")
       teaching.chosen.criterion = each.values.find((value) => values.includes(value));
   }
+  // values that no run has together
+  if (!trainingNow().kept.length) teaching.chosen = {};
   at("training-controls").replaceChildren(
     select(
       "Shown",
