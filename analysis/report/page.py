@@ -2,6 +2,7 @@
 
 All data is in it as JSON that no parser of HTML can take for a tag; the scripts in `assets/` make elements of it and
 never HTML. A Content-Security-Policy lets the scripts of this page run, each named by its SHA-256, and nothing else.
+The chart library lies in it as text, which the page runs once it has been painted.
 """
 
 from __future__ import annotations

@@ -45,28 +45,25 @@ configTable();
 provenance();
 figures();
 
-addEventListener("DOMContentLoaded", () => {
-  const watch = new IntersectionObserver(
-    (seen) => {
-      for (const each of seen) {
-        if (!each.isIntersecting) continue;
-        watch.unobserve(each.target);
-        (each.target.id === "chart" ? mainChart : trainingChart).show();
-      }
-    },
-    { rootMargin: "300px" },
-  );
-  if (data.charts.length) watch.observe(at("chart"));
-  if (trained.length) watch.observe(at("training-chart"));
-  let waiting = 0;
-  addEventListener("resize", () => {
-    clearTimeout(waiting);
-    waiting = setTimeout(
-      () => charts.forEach((each) => each.near && each.width !== each.wanted() && each.redraw()),
-      120,
-    );
-  });
-  addEventListener("beforeprint", () => print(true));
-  addEventListener("afterprint", () => print(false));
-  matchMedia("print").addEventListener("change", (event) => print(event.matches));
+const watch = new IntersectionObserver(
+  (seen) => {
+    for (const each of seen) {
+      if (!each.isIntersecting) continue;
+      watch.unobserve(each.target);
+      // after what is seen already has been painted
+      requestAnimationFrame(() => setTimeout((each.target.id === "chart" ? mainChart : trainingChart).show));
+    }
+  },
+  { rootMargin: "300px" },
+);
+if (data.charts.length) watch.observe(at("chart"));
+if (trained.length) watch.observe(at("training-chart"));
+
+let resized = 0;
+addEventListener("resize", () => {
+  clearTimeout(resized);
+  resized = setTimeout(() => charts.forEach((each) => each.near && each.width !== each.wanted() && each.redraw()), 120);
 });
+addEventListener("beforeprint", () => print(true));
+addEventListener("afterprint", () => print(false));
+matchMedia("print").addEventListener("change", (event) => print(event.matches));

@@ -58,7 +58,8 @@ function chart(element, build) {
     width: 0,
     wanted: () => (printing ? PRINTED_WIDTH : element.clientWidth),
     redraw() {
-      if (!mine.near || !window.Plotly) return;
+      if (!mine.near) return;
+      library();
       mine.width = mine.wanted();
       const { traces, layout } = build(mine.width);
       window.Plotly.react(
@@ -81,6 +82,14 @@ function chart(element, build) {
   };
   charts.push(mine);
   return mine;
+}
+
+/** Run the chart library, which lies in the page as text: it takes longer than all else, and reading need not wait. */
+function library() {
+  if (window.Plotly) return;
+  const script = make("script", {}, at("library").textContent);
+  document.head.append(script);
+  script.remove();
 }
 
 function base() {
