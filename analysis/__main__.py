@@ -162,6 +162,19 @@ def parser() -> argparse.ArgumentParser:
         "report", _report, "Write one self-contained page of sweeps, report.html, and print what it finds."
     )
     add_output(page, "SWEEP")
+    board = commands.add_parser(
+        "dashboard",
+        help="Save a W&B workspace of what was logged, and a draft of a W&B Report.",
+        description="Save a W&B workspace of what was logged, and a draft of a W&B Report.",
+        epilog="example: python -m analysis dashboard me/regraft --draft-report multirun/quickstart",
+    )
+    board.add_argument("project", metavar="ENTITY/PROJECT", help="W&B project that the runs were logged to")
+    board.add_argument("--sweep", nargs="+", default=[], metavar="NAME", help="sweeps that the workspace shows")
+    board.add_argument(
+        "--draft-report", nargs="+", type=Path, default=[], metavar="SWEEP", help="folders of the draft's sweeps"
+    )
+    board.add_argument("--update", metavar="URL", help="workspace to overwrite (default: save a new one)")
+    board.set_defaults(command=_dashboard)
     return root
 
 
@@ -325,6 +338,13 @@ def _report(given: argparse.Namespace) -> list[str]:
     collect.write(collection, folder)
     path, shown = report.write(collection, folder)
     return [*shown, "", *collection.account(), f"report, with all verdicts and figures: {path}"]
+
+
+def _dashboard(given: argparse.Namespace) -> list[str]:
+    from analysis import dashboard  # it loads W&B, which no other command waits for
+
+    drafted = collect.collect(given.draft_report) if given.draft_report else None
+    return dashboard.save(given.project, given.sweep, drafted, given.update)
 
 
 def _values(given: argparse.Namespace) -> list[str]:

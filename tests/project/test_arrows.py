@@ -46,8 +46,10 @@ def test_arrows(module: str) -> None:
     for name in imported(module):
         if under(name, "hydra", "omegaconf"):
             assert under(module, *HYDRA), f"{module} imports {name}: only {HYDRA} know Hydra"
-        if under(name, "wandb"):
+        if under(name, "wandb", "wandb_workspaces"):
             assert under(module, "regraft.tracking.wandb"), f"{module} imports {name}: only tracking knows W&B"
+        if under(name, "trackio"):
+            assert under(module, "regraft.tracking.trackio"), f"{module} imports {name}: only tracking knows trackio"
         if under(module, "analysis") and under(name, "regraft"):
             assert under(name, "regraft.records", "regraft.tracking"), f"{module} imports {name}"
         if under(module, "regraft") and name.startswith("analysis"):
