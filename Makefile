@@ -42,7 +42,7 @@ endef
 figures: $(VENV)/.installed ## every figure of a sweep that its records allow (SWEEP=quickstart)
 	@$(ANALYSIS) figures multirun/$(SWEEP) --venue $(VENUE)
 
-report: $(VENV)/.installed ## table and verdicts of a sweep again, and a page with its figures (SWEEP=quickstart)
+report: $(VENV)/.installed ## table and verdicts again, and all of a sweep as one page, report.html (SWEEP=quickstart)
 	@$(ANALYSIS) report multirun/$(SWEEP)
 
 sync: $(VENV)/.installed ## send the runs of a sweep to W&B that are not there yet (SWEEP=quickstart ARGS="--project ...")
@@ -77,11 +77,13 @@ PICTURES := $(addprefix quickstart/,accuracy_vs_block_sparsity accuracy_vs_reten
     data_scaling/accuracy_vs_recovery_questions data_scaling/uncertainty_vs_recovery_questions \
     criteria/criteria l2pft_vs_l2psd/accuracy_vs_block_sparsity layers/layer_wise_sparsity
 
-pictures: $(foreach sweep,$(SHOWN),paper/$(sweep)/.figures-plain) ## the pictures of the docs, from the sweeps that they show
+pictures: $(foreach sweep,$(SHOWN),paper/$(sweep)/.figures-plain) $(VENV)/.browser ## the pictures of the docs, from the sweeps that they show
 	@mkdir -p docs/pictures
 	@for each in $(PICTURES); do cp paper/$${each%/*}/figures/$${each#*/}.png docs/pictures/$${each%/*}_$${each#*/}.png; done
+	@$(ANALYSIS) report multirun/quickstart --output paper/quickstart/report
+	@$(BIN)/python docs/screenshots.py paper/quickstart/report/report.html docs/pictures
 
-test: $(VENV)/.installed-dev ## the tests that need neither minutes nor a GPU
+test: $(VENV)/.installed-dev $(VENV)/.browser ## the tests that need neither minutes nor a GPU
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes (those of an extra are skipped without it)
@@ -120,6 +122,11 @@ $(VENV)/.installed: pyproject.toml setup.py constraints.txt | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml setup.py constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,dev]"
 	@touch $@ $(VENV)/.installed
+
+# tried once: without a browser the tests that need one are skipped
+$(VENV)/.browser: | $(VENV)/.installed-dev
+	@tests/analysis/get_chromium $(BIN)/playwright
+	@touch $@
 
 $(VENV)/.installed-slurm $(VENV)/.installed-ray: $(VENV)/.installed-%: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"

@@ -9,5 +9,9 @@ setup(
         "regraft.conf",
     ],
     package_dir={"": "src", "analysis": "analysis", "regraft.conf": "conf"},
-    package_data={"regraft": ["py.typed"], "regraft.conf": ["**/*.yaml"]},
+    package_data={
+        "regraft": ["py.typed"],
+        "regraft.conf": ["**/*.yaml"],
+        "analysis.report": ["assets/*"],
+    },
 )

@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     told = add_analysis("values", _values, "Write every number that a text would quote: values.tex and values.csv.")
     add_output(told, "SWEEP")
     page = add_analysis(
-        "report", _report, "Write one page of a sweep, report.md, with its figures, and print what it finds."
+        "report", _report, "Write one self-contained page of sweeps, report.html, and print what it finds."
     )
     add_output(page, "SWEEP")
     board = commands.add_parser(

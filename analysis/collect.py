@@ -163,12 +163,15 @@ class Run:
         index = pandas.MultiIndex.from_arrays([asked.index, asked["gold"]])
         return pandas.Series((asked["predicted"] == asked["gold"]).to_numpy(), index=index)
 
-    def predictions(self, split: str = "test", dense: bool = False) -> pandas.DataFrame:
+    def predictions(
+        self, split: str = "test", dense: bool = False, after: StageRecord | None = None
+    ) -> pandas.DataFrame:
         """Answers after the last evaluation: `id` (the index), `gold`, `predicted`, `scores`, `choices` (their number).
 
         Args:
             split: The questions.
             dense: Whether to read the answers of the dense model instead.
+            after: The evaluation to read instead.
 
         Raises:
             AnalysisError: The file is missing or has no answers of that stage.
@@ -183,10 +186,10 @@ class Run:
             raise AnalysisError(f"{path}: cannot be read ({error}). {again}") from None
         if missing := sorted(set(PREDICTION_COLUMNS) - set(table.columns)):
             raise AnalysisError(f"{path}: has no column {', '.join(missing)}. {again}")
-        stage = self.dense_evaluation if dense else self.last_evaluation
+        stage = after or (self.dense_evaluation if dense else self.last_evaluation)
         asked = table[(table["split"] == split) & (table["stage_index"] == (stage.index if stage else -1))]
         if asked.empty:
-            which = "dense" if dense else "last"
+            which = "dense" if dense else "last" if after is None else f"{after.index}th"
             raise AnalysisError(f"{path}: holds no answers to {split} questions of the {which} evaluation. {again}")
         if asked["id"].duplicated().any():
             raise AnalysisError(f"{path}: holds two answers to one question. {again}")

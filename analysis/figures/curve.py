@@ -60,7 +60,7 @@ def draw(
     appearance = looks(found.lines, conditions(summary, found.lines))
     by_seed = bool((summary["over"] == "seeds").any())
     panels = conditions(table, found.facets)
-    chances, gaps = _chances(collection, found, panels)
+    chances, gaps = guessed(collection, found, panels)
 
     def label(line: tuple[object, ...]) -> str:
         text = names.label(found.lines, line)
@@ -93,10 +93,10 @@ def draw(
         return save(layout.figure, folder, file, tables, caption, [*found.gaps, *gaps])
 
 
-def _chances(
+def guessed(
     collection: Collection, found: Points, panels: list[tuple[object, ...]]
 ) -> tuple[dict[tuple[object, ...], float], list[str]]:
-    """What guessing would give in each panel, and why that is not known."""
+    """Panel -> the metric of guessing; and a line for each panel of which that is not known."""
     chances, gaps = {}, []
     if not found.metric.name.startswith("accuracy"):
         return {}, []

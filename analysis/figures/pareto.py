@@ -136,12 +136,8 @@ def _all_have(collection: Collection, metrics: Sequence[Metric], split: str) -> 
 
 def _last(collection: Collection) -> list[Row]:
     """The rows of the last evaluations."""
-    return [
-        row
-        for run in collection.runs
-        for row in run.record.rows
-        if run.last_evaluation is not None and row.stage_index == run.last_evaluation.index
-    ]
+    ends = [(run, run.last_evaluation) for run in collection.runs]
+    return [row for run, last in ends if last is not None for row in run.record.rows if row.stage_index == last.index]
 
 
 def _draw(

@@ -1,15 +1,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pages
+import pandas
 import pytest
 import sweeps
 from matplotlib.figure import Figure
 
-from analysis.collect import Collection, collect
+from analysis import report, tables
+from analysis.collect import Collection, Run, collect
+from analysis.curves import points
+from analysis.metrics import metric
+from analysis.report import content, page
+from regraft.records import StageRecord
 
 DENSE = {"ece": 0.02, "nll": 0.2, "parameters": 1_158_272.0, "bytes": 4.6e6, "tokens_per_second": 20_000.0}
 
@@ -133,3 +141,54 @@ def sweep(tmp_path: Path) -> Callable[..., Collection]:
         return collect([folder])
 
     return saved
+
+
+@pytest.fixture(scope="session")
+def evil(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of `pages.evil`, with one figure."""
+    folder = tmp_path_factory.mktemp("evil")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "FIGURES", {"spread_of_seeds": report.FIGURES["spread_of_seeds"]})
+        return report.write(collect([pages.evil(folder)]), folder)[0]
+
+
+@dataclass(frozen=True)
+class MadeUp(Run):
+    """A run whose answers are in no file."""
+
+    def predictions(
+        self, split: str = "test", dense: bool = False, after: StageRecord | None = None
+    ) -> pandas.DataFrame:
+        noise = _noise(self.record.run_id) if after is None else np.random.default_rng(0)
+        gold = np.arange(480) % sweeps.CHOICES
+        predicted = np.where(noise.random(480) < 0.8, gold, noise.integers(0, sweeps.CHOICES, 480))
+        ids = pandas.Index([f"question{number:05}" for number in range(480)], name="id")
+        return pandas.DataFrame({"gold": gold, "predicted": predicted, "choices": sweeps.CHOICES}, index=ids)
+
+
+@pytest.fixture(scope="session")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of 500 runs x 480 questions."""
+    runs = [
+        MadeUp(
+            sweeps.record(
+                criterion=criterion,
+                sparsity=sparsity,
+                loss=loss,
+                seed=seed,
+                questions=480,
+                accuracy=0.9 - 0.5 * sparsity,
+                metrics={"parameters": 1e6 - 1e5 * sparsity, "nll": 1 + sparsity},
+            ),
+            Path("study"),
+        )
+        for criterion in ("l2", "random")
+        for sparsity in (0.0, 0.3, 0.5, 0.8, 0.9)
+        for loss in ("ce", "kl")
+        for seed in range(25)
+    ]
+    collection = Collection(folders=(Path("study"),), runs=tuple(runs))
+    table = tables.of(collection, points(collection, metric("nll"), "target"))
+    path = tmp_path_factory.mktemp("many") / "report.html"
+    path.write_text(page.written(content(collection, table, [], {}, {})), encoding="utf-8")
+    return path

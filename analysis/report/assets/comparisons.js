@@ -1,0 +1,129 @@
+/* Differences with their intervals. */
+
+function pairTable(pair) {
+  const ends = pair.rows.flatMap((row) => (row.low === null ? [row.difference] : [row.low, row.high])).map(Math.abs);
+  const reach = 1.06 * Math.max(0.01, ...ends.filter(Number.isFinite));
+  const percent = (value) => (50 + (50 * Math.max(-reach, Math.min(reach, value))) / reach).toFixed(2) + "%";
+  const points = (value) => {
+    const text = Math.abs(100 * value).toFixed(1);
+    return (text === "0.0" ? "" : value > 0 ? "+" : "−") + text;
+  };
+  return make(
+    "div",
+    { class: "scroll", tabindex: "0", role: "region", "aria-label": pair.a + " minus " + pair.b },
+    make(
+      "table",
+      {},
+      make(
+        "thead",
+        {},
+        make(
+          "tr",
+          {},
+          columnHead(pair.units),
+          make(
+            "th",
+            { scope: "col", class: "forest" },
+            make(
+              "span",
+              { class: "sides" },
+              make("span", {}, "← " + pair.b + " better"),
+              make("span", {}, pair.a + " better →"),
+            ),
+          ),
+          columnHead("points", true),
+          columnHead("95 % interval", true),
+          columnHead("verdict"),
+          columnHead("p (Holm)", true),
+        ),
+      ),
+      make(
+        "tbody",
+        {},
+        pair.rows.map((row) => {
+          const track = make("span", { class: "track", "aria-hidden": "true" }, make("span", { class: "zero" }));
+          track.firstChild.style.left = "50%";
+          if (row.low !== null) {
+            const bar = make("span", { class: "bar" });
+            bar.style.left = percent(row.low);
+            bar.style.width = "calc(" + percent(row.high) + " - " + percent(row.low) + ")";
+            track.append(bar);
+          }
+          const dot = make("span", { class: "dot" });
+          dot.style.left = percent(row.difference);
+          track.append(dot);
+          const line = make(
+            "tr",
+            { class: row.claimed ? "claimed" : null, title: row.verdict },
+            make("th", { scope: "row" }, row.where),
+            make("td", { class: "forest" }, track),
+            cell(points(row.difference), "number"),
+            cell(row.low === null ? "" : "[" + points(row.low) + ", " + points(row.high) + "]", "number"),
+            cell(row.said, "said-cell"),
+            cell(row.p, "number"),
+          );
+          const own = data.charts.map((each) => each.colours[row.better]).find(Boolean);
+          if (own) tinted.push([line, own[0]]);
+          return line;
+        }),
+      ),
+    ),
+  );
+}
+
+function comparisons() {
+  if (!data.pairs.length) {
+    at("comparisons").append(
+      make("p", { class: "note" }, "Nothing is compared: these runs have one loss and one criterion."),
+    );
+    at("verdicts").remove();
+    return;
+  }
+  const parts = data.pairs.map((pair) => {
+    const overs = unique(pair.rows.map((row) => row.over).filter(Boolean));
+    return [
+      make("h3", {}, pair.a + " minus " + pair.b),
+      pair.summary
+        ? make(
+            "p",
+            { class: "note" },
+            pair.summary +
+              (overs.length
+                ? " Intervals over " +
+                  overs.join(" or ") +
+                  "; p is adjusted by Holm over " +
+                  pair.family +
+                  (pair.family === 1 ? " comparison" : " comparisons") +
+                  "; where the seed changes nothing, or is one, nothing is claimed."
+                : ""),
+          )
+        : null,
+      pair.rows.length ? pairTable(pair) : null,
+      ...gapsOf(pair.gaps),
+    ];
+  });
+  at("pairs").replaceChildren(...parts[0].filter(Boolean));
+  if (parts.length > 1) {
+    const names = data.pairs
+      .slice(1)
+      .map((pair) => pair.a + " minus " + pair.b)
+      .join(", ");
+    at("pairs").append(
+      make(
+        "details",
+        { id: "more-pairs" },
+        make("summary", {}, "Further pairs: " + names),
+        parts.slice(1).flat().filter(Boolean),
+      ),
+    );
+  }
+  at("verdicts")
+    .querySelector("div")
+    .replaceChildren(
+      make(
+        "ul",
+        {},
+        data.pairs.flatMap((pair) => pair.rows.map((row) => make("li", {}, row.verdict))),
+      ),
+    );
+}
