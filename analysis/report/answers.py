@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.curves import FACETS, LINES
 from analysis.report.accounts import few
-from regraft.records import QUESTIONS, StageRecord, questions_file
+from regraft.records import StageRecord, questions_file
 
 FIRST = ord("0")
 """The letter of the first choice; those of further ones follow it."""
@@ -69,7 +68,7 @@ def answers(collection: Collection) -> dict[str, Any]:
                 mine.read[stage.key] = distinct.setdefault(letters, len(distinct))
             found[name] = mine.read[stage.key]
         mine.runs[place] = found
-        if (path := _texts_of(run)) is not None:
+        if (path := questions_file(run.folder, run.record)) is not None:
             mine.files[path] = None
     _borrow_pruned(collection, asked.values())
     sets = []
@@ -116,15 +115,6 @@ def _after_pruning(run: Run) -> StageRecord | None:
 def _letters(table: pandas.DataFrame, ids: pandas.Index) -> str:
     predicted = table["predicted"].reindex(ids)
     return "".join(NO_ANSWER if value != value else chr(FIRST + int(value)) for value in predicted)
-
-
-def _texts_of(run: Run) -> Path | None:
-    """The file with the texts of the questions; None where the run does not tell it."""
-    path = questions_file(run.folder, run.record)
-    # records come from other machines too: only a digest may name a file
-    if path is None or path.parent.name != QUESTIONS or not re.fullmatch(r"[0-9a-f]+", path.stem):
-        return None
-    return path
 
 
 def _borrow_pruned(collection: Collection, asked: Iterable[_Asked]) -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -208,8 +209,11 @@ class Manifest:
 
 def questions_file(folder: Path, record: Record) -> Path | None:
     """Where the questions are that the run in `folder` was asked; None if it named none."""
-    named = next((stage.details[QUESTIONS] for stage in record.stages if QUESTIONS in stage.details), None)
-    return None if named is None else Path(folder).resolve().parent / QUESTIONS / f"{named}.parquet"
+    named = next((str(stage.details[QUESTIONS]) for stage in record.stages if QUESTIONS in stage.details), "")
+    # a record may come from elsewhere, and must not name a file that is none of the sweep's
+    if not re.fullmatch(r"[0-9a-f]+", named):
+        return None
+    return Path(folder).resolve().parent / QUESTIONS / f"{named}.parquet"
 
 
 def is_running(folder: Path) -> bool:
