@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,8 @@ LOSSES = (("kl", "ce"), ("kl", "pseudo_label"), ("kl", "none"), ("ce", "none"))
 """Losses that are compared without being asked, where both were run."""
 
 Pair = tuple[Run, Run]
+Kind = Literal["better", "not told apart", "alike", "no spread", "one seed", "not controlled"]
+"""What a verdict says; only the first two were tested."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,36 +103,78 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The sentence."""
-        a, b = (names.side(self.factor, value) for value in (self.a, self.b))
-        low, high = (self.estimate.low, self.estimate.high) if self.estimate else (math.nan, math.nan)
-        interval = f"[{_points(low)}, {_points(high)}]" if self.estimate else "[no interval: no spread]"
-        signed = f"{names.signed(100 * self.difference)} points {interval}"
+        """The sentence: what was found, where, what it rests on, and a reservation."""
+        on = f"{self.on}; {self.unclaimed}" if self.unclaimed else self.on
+        return f"{self.claim} {self.where} ({on}){self.reservation}"
+
+    @property
+    def kind(self) -> Kind:
+        """What the sentence says."""
         if self.grade.name == "not controlled":
-            return (
-                f"{a} minus {b}: not controlled {self.where} ({self._on}): {', '.join(self.grade.differing)} differ "
-                f"too, so the difference of {signed} is not attributed to {self.factor}"
-            )
+            return "not controlled"
         if self.estimate is None:
-            answered = (
-                "answer every question alike" if self.difference == 0 else f"differ by {signed} on every question"
-            )
-            return f"{a} and {b} {answered} {self.where} ({self._on})"
+            return "alike" if self.difference == 0 else "no spread"
         if self.alone:
-            return (
-                f"{a} minus {b}: {signed} {self.where} ({self._on}; other seeds are not known, so nothing is claimed)"
-            )
-        if not self.claimed:
-            return f"{a} and {b} are not told apart: {signed} {self.where} ({self._on})"
+            return "one seed"
+        return "better" if self.claimed else "not told apart"
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """What the two values are called."""
+        return names.side(self.factor, self.a), names.side(self.factor, self.b)
+
+    @property
+    def signed(self) -> str:
+        """The first minus the second, with the interval: `+1.4 points [-0.3, 3.1]`."""
+        return f"{names.signed(100 * self.difference)} points {self.interval}"
+
+    @property
+    def interval(self) -> str:
+        """In brackets, or that there is none."""
+        if self.estimate is None:
+            return "[no interval: no spread]"
+        return f"[{_points(self.estimate.low)}, {_points(self.estimate.high)}]"
+
+    @property
+    def claim(self) -> str:
+        """The part of the sentence before the place."""
+        a, b = self.sides
+        match self.kind:
+            case "not controlled":
+                return f"{a} minus {b}: not controlled"
+            case "alike":
+                return f"{a} and {b} answer every question alike"
+            case "no spread":
+                return f"{a} and {b} differ by {self.signed} on every question"
+            case "one seed":
+                return f"{a} minus {b}: {self.signed}"
+            case "not told apart":
+                return f"{a} and {b} are not told apart: {self.signed}"
+        assert self.estimate is not None
+        low, high = self.estimate.low, self.estimate.high
         if self.difference < 0:
             a, b, low, high = b, a, -high, -low
         return (
-            f"{a} is better than {b} by {100 * abs(self.difference):.1f} points [{_points(low)}, {_points(high)}] "
-            f"{self.where} ({self._on})"
+            f"{a} is better than {b} by {100 * abs(self.difference):.1f} points [{_points(low)}, {_points(high)}]"
         )
 
     @property
-    def _on(self) -> str:
+    def unclaimed(self) -> str:
+        """Why nothing is claimed though only the factor differs; empty where that is no matter of seeds."""
+        return "other seeds are not known, so nothing is claimed" if self.kind == "one seed" else ""
+
+    @property
+    def reservation(self) -> str:
+        """What the sentence ends with where more than the factor differs; else empty."""
+        if self.kind != "not controlled":
+            return ""
+        return (
+            f": {', '.join(self.grade.differing)} differ too, so the difference of {self.signed} is not attributed to "
+            f"{self.factor}"
+        )
+
+    @property
+    def on(self) -> str:
         """What the sentence rests on."""
         seeds = f"{self.seeds} seed{'s' * (self.seeds > 1)}"
         if self.distinct == 1 and self.seeds > 1:
@@ -154,16 +198,17 @@ class Comparison:
         by = f"by {names.value('criterion', self.criterion)}" if self.criterion else ""
         by = by.replace("by random", "at random")
         if self.factor == "sparsity":
-            return f"{self.units} removed {by}".strip() + self._else
+            return f"{self.units} removed {by}".strip() + self.besides
         share = names.spaced(self.sparsity)
         if self.removed is None:
             share = f"a requested {share}"
         elif abs(self.removed - self.sparsity) > WHOLE_UNITS:
             share = f"{names.spaced(self.removed)} ({share} requested)"
-        return f"at {share} of {self.units} removed {by}".strip() + self._else
+        return f"at {share} of {self.units} removed {by}".strip() + self.besides
 
     @property
-    def _else(self) -> str:
+    def besides(self) -> str:
+        """What tells this comparison from the others, but sparsity and criterion; it begins with a comma."""
         return (f", {self.size} recovery questions" if self.size else "") + self.about
 
     def needed(self, difference: float = SEE) -> Needed | None:
