@@ -154,9 +154,7 @@ class Comparison:
         low, high = self.estimate.low, self.estimate.high
         if self.difference < 0:
             a, b, low, high = b, a, -high, -low
-        return (
-            f"{a} is better than {b} by {100 * abs(self.difference):.1f} points [{_points(low)}, {_points(high)}]"
-        )
+        return f"{a} is better than {b} by {100 * abs(self.difference):.1f} points [{_points(low)}, {_points(high)}]"
 
     @property
     def unclaimed(self) -> str:

@@ -60,6 +60,11 @@ def signed(number: float, digits: int = 1) -> str:
     return text if float(text) else text.lstrip("+-")
 
 
+def typeset(text: str) -> str:
+    """With a minus sign in place of a hyphen before a number."""
+    return re.sub(r"(?<![\w)])-(?=\d)", "−", text)
+
+
 def rank(column: str, choice: object) -> tuple[float, str]:
     """Key for sorting choices: losses that are known here in their order, numbers by size, names."""
     text = str(choice)

@@ -21,6 +21,10 @@ from analysis.statistics import LEVEL, holm
 
 Format = Literal["text", "markdown", "latex", "html"]
 MARK = "*"
+BOLD = (
+    "Bold, in formats that have it: significantly better than every other line of the panel (p < 0.05 after Holm over "
+    "all pairs)."
+)
 
 
 @dataclass(frozen=True)
@@ -213,10 +217,7 @@ def _notes(summary: pandas.DataFrame, most: int, found: Points) -> list[str]:
             "Brackets: 95 % interval over the questions (Wilson), of this one model; nothing is known of seeds."
         )
     if found.metric == ACCURACY and not found.pooled:
-        notes.append(
-            "Bold, in formats that have it: significantly better than every other line of the panel (p < 0.05 after "
-            "Holm over all pairs)."
-        )
+        notes.append(BOLD)
     return notes
 
 
@@ -277,8 +278,7 @@ r"""Character -> how LaTeX writes it. A bracket or star at the start of a line w
 
 def latex(text: str) -> str:
     """Text that LaTeX shows as it is; a hyphen before a number becomes a minus sign."""
-    text = re.sub(r"(?<![\w)])-(?=\d)", "−", text)
-    return "".join(LATEX.get(character, character) for character in text)
+    return "".join(LATEX.get(character, character) for character in names.typeset(text))
 
 
 def _latex_form(table: Table) -> str:

@@ -30,20 +30,27 @@ def columns(collection: Collection) -> list[dict[str, Any]]:
     found = []
     for column in ("sweep", *CHOICES, "train_size", "subset", "variant", "sparsity", "seed"):
         if column in ALWAYS or differ(table, column):
-            raw = [None if names.is_gap(value) else value for value in table[column]]
+            # none is a value that can be chosen
+            raw = ["" if names.is_gap(value) else value for value in table[column]]
             found.append(_coded(column, raw))
     return found
 
 
 def _coded(column: str, raw: Sequence[Any]) -> dict[str, Any]:
-    values = sorted(set(raw), key=lambda value: names.rank(column, "" if value is None else value))
-    place = {value: number for number, value in enumerate(values)}
+    values, codes = _codes(column, raw)
     return {
         "key": column,
         "label": names.COLUMNS.get(column, column).replace("_", " "),
         "values": [names.value(column, value) for value in values],
-        "codes": [place[value] for value in raw],
+        "codes": codes,
     }
+
+
+def _codes(column: str, raw: Sequence[Any]) -> tuple[list[Any], list[int | None]]:
+    """The different values in their order, and which of them each is; None where there is none."""
+    values = sorted({value for value in raw if value is not None}, key=lambda value: names.rank(column, value))
+    place = {value: number for number, value in enumerate(values)}
+    return values, [None if value is None else place[value] for value in raw]
 
 
 def accounts(collection: Collection, told: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -147,11 +154,11 @@ def _numbers(collection: Collection) -> list[dict[str, Any]]:
         ("parameters", "parameters", "", 1, 0, [_value(run, "parameters") for run in runs]),
         (
             "seconds",
-            "seconds",
+            "seconds of own stages, by clock",
             "s",
             1,
             1,
-            [sum(stage.seconds for stage in run.record.stages if not stage.reused) for run in runs],
+            [_seconds(run) for run in runs],
         ),
     ]
     return [
@@ -166,6 +173,14 @@ def _numbers(collection: Collection) -> list[dict[str, Any]]:
         for key, label, unit, scale, digits, values in told
         if any(value is not None for value in values)
     ]
+
+
+def _seconds(run: Run) -> float | None:
+    """Of the stages that this run did itself; None where its training was taken from another run's."""
+    stages = run.record.stages
+    if any(stage.reused and stage.stage == "recover" for stage in stages):
+        return None
+    return sum(stage.seconds for stage in stages if not stage.reused)
 
 
 def _value(run: Run, name: str) -> float | None:
@@ -183,9 +198,7 @@ def _configs(recorded: Sequence[Record]) -> dict[str, Any]:
         if len(set(told)) == 1:
             common.append([key, told[0]])
             continue
-        values = sorted({value for value in told if value is not None}, key=lambda value: names.rank("", value))
-        place = {value: number for number, value in enumerate(values)}
-        codes = [None if value is None else place[value] for value in told]
+        values, codes = _codes("", told)
         differing.append({"key": key, "values": values, "codes": codes})
     return {"common": common, "differing": differing}
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis import landmarks as marks
 from analysis import names
 from analysis.collect import AnalysisError, Collection
-from analysis.comparison import LOSSES, Comparison, as_table, compare
-from analysis.curves import main_axis, points
-from analysis.tables import Table
+from analysis.comparison import LOSSES, Comparison, compare
+from analysis.curves import conditions, differ, main_axis, points, select, summarise
+from analysis.metrics import ACCURACY
+from analysis.tables import BOLD, Table
 
 CRITERIA = (("l2", "random"), ("l1", "random"), ("l2", "l1"))
-"""Criteria that are compared without being asked, where all runs have one loss."""
+"""Criteria that are compared without being asked, where both were run and something was removed."""
+RANGES = 4
+"""Lines whose ranges are told where nothing is compared; of more, the whole range."""
+COUNTED = {
+    "not told apart": "they are not told apart in",
+    "alike": "they answer every question alike in",
+}
+"""Kind of a verdict that is no claim -> how it is counted."""
+UNADJUSTED = "Intervals are not adjusted for the number of comparisons; the verdict follows p."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +50,26 @@ class Compared:
 
 
 def pairs(collection: Collection) -> list[Compared]:
-    """Each pair of losses that were both run, in the order of `LOSSES`; where there is one loss, pairs of criteria."""
-    factor = "loss" if collection.run_table["loss"].nunique() > 1 else "criterion"
-    present = set(collection.run_table[factor])
+    """Each pair of losses that were both run, in the order of `LOSSES`, and each of criteria, in that of `CRITERIA`.
+
+    The factor with more values comes first, so that a study of criteria begins with them; losses do where both KL and
+    CE were run, or where there are as many.
+    """
+    table = collection.run_table
+    known = {"loss": LOSSES, "criterion": CRITERIA if table["sparsity"].max() > 0 else ()}
+    present = {factor: set(table[factor]) - {""} for factor in known}
+    factors = list(known)
+    if not {"kl", "ce"} <= present["loss"]:
+        factors.sort(key=lambda factor: -len(present[factor]))
     found = []
-    for a, b in LOSSES if factor == "loss" else CRITERIA:
-        if {a, b} <= present:
-            try:
-                comparisons, gaps = compare(collection, factor, a, b)
-            except AnalysisError as error:
-                comparisons, gaps = [], [str(error)]
-            found.append(Compared(factor=factor, a=a, b=b, comparisons=tuple(comparisons), gaps=tuple(gaps)))
+    for factor in factors:
+        for a, b in known[factor]:
+            if {a, b} <= present[factor]:
+                try:
+                    comparisons, gaps = compare(collection, factor, a, b)
+                except AnalysisError as error:
+                    comparisons, gaps = [], [str(error)]
+                found.append(Compared(factor=factor, a=a, b=b, comparisons=tuple(comparisons), gaps=tuple(gaps)))
     return found
 
 
@@ -65,10 +84,11 @@ def study(collection: Collection, compared: Sequence[Compared]) -> dict[str, Any
         *([["test questions", names.span(asked)]] if asked else []),
         ["model", ", ".join(sorted(set(table["model"])))],
         ["task", ", ".join(sorted(set(table["task"])))],
+        *([["only runs with", collection.filtered[0]]] if collection.filtered else []),
     ]
     return {
         "question": question(collection, compared[0] if compared else None),
-        **_answer(compared[0] if compared else None),
+        **_answer(collection, compared[0] if compared else None),
         "facts": [[name, value] for name, value in facts if value],
     }
 
@@ -95,10 +115,14 @@ def question(collection: Collection, pair: Compared | None) -> str:
     losses = [names.value("loss", each) for each in sorted(set(table["loss"]) - {"none", ""})]
     if pair is None:
         means = f"how much accuracy does recovery by {_joined(losses, 'or')} leave" if losses else "what is left"
+        if table["teacher_parameters"].nunique() > 1:
+            means += f" with teachers of {names.span(table['teacher_parameters'].dropna())} parameters"
         return f"{begun}, {means}{on}?"
     a, b = pair.sides
     if pair.factor == "criterion":
         a, b = (each.replace("random", "random removal") for each in (a, b))
+        return f"{begun}, does {a} keep more accuracy than {b}{on}?"
+    if not removed:
         return f"{begun}, does {a} keep more accuracy than {b}{on}?"
     if pair.b == "none":
         return f"{begun}, does {a} bring accuracy back{on}?"
@@ -109,104 +133,183 @@ def _joined(words: Sequence[str], by: str) -> str:
     return f" {by} ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
-def _answer(pair: Compared | None) -> dict[str, str]:
-    """The strongest claim that is covered by the tests, or that there is none, with what it rests on."""
-    if pair is None:
-        return {"verdict": "Nothing is compared: these runs have one loss and one criterion.", "rests": "", "more": ""}
-    if not pair.comparisons:
-        a, b = pair.sides
-        return {"verdict": f"{a} and {b} could not be compared; the reasons stand below.", "rests": "", "more": ""}
-    different = list({each.works: each for each in pair.comparisons}.values())
+def _answer(collection: Collection, pair: Compared | None) -> dict[str, str]:
+    """The largest difference that is claimed, or that there is none, with what it rests on."""
+    if pair is None or not pair.comparisons:
+        return _without_comparison(collection, pair)
+    a, b = pair.sides
+    different = _different(pair)
     # where nothing is removed there is nothing to bring back: that comparison is a baseline, told apart
     pruned = [each for each in different if each.sparsity > 0] or different
-    claimed = [each for each in pruned if each.claimed]
+    tested, claimed = ([each for each in pruned if getattr(each, kind)] for kind in ("tested", "claimed"))
+    best = max(claimed or tested or pruned, key=lambda each: abs(each.difference))
     if claimed:
-        best = max(claimed, key=_least)
-        verdict, rests = _split(best)
+        verdict = _sentence(best)
+        if len(claimed) > 1:
+            verdict = f"Largest of {len(claimed):,} claimed differences: {verdict}"
+    elif not tested:
+        largest = f"The largest of {len(pruned):,} differences is " * (len(pruned) > 1 and best.kind == "one seed")
+        verdict = f"Nothing is claimed. {largest}{_sentence(best)}"
+    elif len(tested) > 1:
+        verdict = (
+            f"{a} and {b} are not told apart. The largest of {len(tested):,} differences, {a} minus {b}, is "
+            f"{best.signed}{_place(best)}"
+        )
     else:
-        best = max(pruned, key=lambda each: abs(each.difference))
-        verdict, rests = _split(best)
-        if not any(each.tested for each in pruned):
-            verdict = f"Nothing is claimed. {verdict}"
-        elif len(pruned) > 1:
-            a, b = pair.sides
-            verdict = (
-                f"{a} and {b} are not told apart. The largest of {len(pruned):,} differences, {a} minus {b}, is "
-                f"{verdict.rpartition(': ')[2]}"
+        verdict = _sentence(best)
+    more = [_counted(pair, pruned)] if len(pruned) > 1 and (claimed or len(tested) not in (0, len(pruned))) else []
+    more += [
+        f"Where nothing is removed, {_sentence(each)}."
+        for each in different
+        if each.sparsity == 0 and each not in pruned
+    ]
+    if best.adjusted is not None and best.family[0] > 1:
+        more.append(UNADJUSTED)
+    rests = f"{best.on}; {best.unclaimed}" if best.unclaimed else best.on
+    return {
+        "verdict": names.typeset(f"{verdict}."),
+        "rests": names.typeset(rests),
+        "more": names.typeset(" ".join(dict.fromkeys(more))),
+    }
+
+
+def _without_comparison(collection: Collection, pair: Compared | None) -> dict[str, str]:
+    """Why there is no comparison, and what was measured all the same."""
+    told = f"Accuracy {', and '.join(_ranges(collection))}"
+    if pair is None:
+        return {"verdict": f"{told}.", "rests": "", "more": ""}
+    a, b = pair.sides
+    verdict = f"{a} and {b} could not be compared."
+    if pair.gaps:
+        folders = [f"{run.folder}: " for run in collection.runs]
+        reasons = Counter(
+            gap.removeprefix(next((folder for folder in folders if gap.startswith(folder)), "")) for gap in pair.gaps
+        )
+        reason, number = reasons.most_common(1)[0]
+        of = f", given for {number:,} runs" * (number > 1)
+        verdict += f" The {'commonest ' * (len(reasons) > 1)}reason{of}: {reason.rstrip('.')}."
+    return {"verdict": verdict, "rests": "", "more": f"{told}."}
+
+
+def _ranges(collection: Collection) -> Iterator[str]:
+    """The lowest and the highest mean with their intervals: of each line, or of all where there are many lines."""
+    sizes = differ(collection.run_table.dropna(subset="teacher_parameters"), "teacher_parameters")
+    found = points(collection, x="teacher_parameters" if sizes else main_axis(collection))
+    summary, columns, swept = summarise(found), [*found.facets, *found.lines], found.axis.swept
+    told = [column for column in columns if differ(summary, column) and column != "variant"]
+    lines = conditions(summary, told)
+    for line in lines if len(lines) <= RANGES else [()]:
+        chosen = select(summary, told, line) if line else summary
+        ordered = chosen.sort_values("mean", kind="stable").to_dict("records")
+        if len(ordered) == 1:
+            yield f"is {_mean(ordered[0])}" + f" for {names.title(told, line)}" * bool(line)
+            continue
+        also = [] if line else told
+        low, high = (
+            f"{_mean(each)} ("
+            + ", ".join(
+                [
+                    f"{names.COLUMNS.get(swept, swept)} {names.point(swept, each[swept])}",
+                    *filter(None, [names.title(also, [each[column] for column in also])]),
+                ]
             )
-    more = [_counted(pair, pruned)] if claimed and len(pruned) > 1 else []
-    for each in different:
-        if each not in pruned:
-            more.append(f"Where nothing is removed, {_split(each)[0].replace(f' {each.where}', '')}.")
-    return {"verdict": f"{verdict}.", "rests": rests, "more": " ".join(dict.fromkeys(more))}
+            + ")"
+            for each in (ordered[0], ordered[-1])
+        )
+        yield f"lies between {low} and {high}" + f" for {names.title(told, line)}" * bool(line)
 
 
-def _least(each: Comparison) -> float:
-    """The end of the interval that is nearer to no difference: what is claimed at the least."""
-    return min(abs(each.estimate.low), abs(each.estimate.high)) if each.estimate else 0.0
+def _mean(row: Mapping[Hashable, Any]) -> str:
+    """A mean with its interval."""
+    if row["over"] == "nothing":
+        return f"{ACCURACY.number(row['mean'])} %"
+    low, high = ACCURACY.number(row["low"]), ACCURACY.number(row["high"])
+    return f"{ACCURACY.number(row['mean'])} % [{low}, {high} over {row['over']}]"
 
 
-def _split(each: Comparison) -> tuple[str, str]:
-    """The sentence, and what stands behind it in brackets."""
-    sentence, _, rests = each.verdict.partition(f" ({each.questions:,} questions x ")
-    return sentence, f"{each.questions:,} questions x {rests}".replace(")", "", 1) if rests else ""
+def _different(pair: Compared) -> list[Comparison]:
+    """The comparisons, each measurement once: where nothing is removed all criteria come to the same models."""
+    return list({each.works: each for each in reversed(pair.comparisons)}.values())[::-1]
+
+
+def _sentence(each: Comparison) -> str:
+    """The verdict without what it rests on."""
+    return f"{each.claim}{_place(each)}{each.reservation}"
+
+
+def _place(each: Comparison) -> str:
+    """Where; of what removes nothing it is not told by which criterion nor how much."""
+    return f" {each.where}" if each.sparsity > 0 or each.factor == "sparsity" else each.besides
 
 
 def _counted(pair: Compared, comparisons: Sequence[Comparison]) -> str:
     """How many of the comparisons say what."""
     a, b = pair.sides
-    claimed = [each for each in comparisons if each.claimed]
+    kinds = Counter(
+        (a if each.difference > 0 else b) if each.claimed else each.kind if each.kind in COUNTED else ""
+        for each in comparisons
+    )
     counts = {
-        f"{a} is better in": sum(each.difference > 0 for each in claimed),
-        f"{b} is better in": sum(each.difference < 0 for each in claimed),
-        "they are not told apart in": sum(each.tested and not each.claimed for each in comparisons),
-        "nothing can be claimed in": sum(not each.tested for each in comparisons),
+        f"{a} is better in": kinds[a],
+        f"{b} is better in": kinds[b],
+        **{said: kinds[kind] for kind, said in COUNTED.items()},
+        "nothing can be claimed in": kinds[""],
     }
     told = ", ".join(f"{what} {count:,}" for what, count in counts.items() if count)
-    return f"Of {len(comparisons):,} comparisons: {told}."
+    return f"Of {len(comparisons):,} comparison{'s' * (len(comparisons) > 1)}: {told}."
 
 
 def plain(pair: Compared) -> dict[str, Any]:
     """A pair with its comparisons, for the page."""
     a, b = pair.sides
-    numbers = as_table(pair.comparisons).to_dict("records") if pair.comparisons else []
+    tested = [each for each in pair.comparisons if each.adjusted is not None]
+    family = max((each.family[0] for each in tested), default=0)
+    told = []
+    if pair.comparisons:
+        told.append(_counted(pair, _different(pair)))
+    if overs := list(dict.fromkeys(each.estimate.over for each in pair.comparisons if each.estimate)):
+        told.append(f"Intervals over {' or '.join(overs)}.")
+    if family > 1:
+        told += [f"p is adjusted by Holm over {family:,} comparisons.", UNADJUSTED]
+    if any(not each.tested for each in pair.comparisons):
+        told.append("Where the sides answer alike, differ by the same everywhere or have one seed, nothing is claimed.")
+    firsts: dict[frozenset[tuple[str, str]], Comparison] = {}
     return {
         "a": a,
         "b": b,
         "units": f"{pair.comparisons[0].units} removed" if pair.comparisons else "",
-        "family": max((each.family[0] for each in pair.comparisons), default=0),
-        "summary": _counted(pair, pair.comparisons) if pair.comparisons else "",
-        "rows": [
-            _row(each, number, a if each.difference > 0 else b)
-            for each, number in zip(pair.comparisons, numbers, strict=True)
-        ],
+        "summary": " ".join(told),
+        "rows": [_row(each, firsts.setdefault(each.works, each)) for each in pair.comparisons],
         "gaps": list(pair.gaps),
     }
 
 
-def _row(each: Comparison, number: Mapping[Hashable, Any], better: str) -> dict[str, Any]:
-    if each.claimed:
-        said = f"{better} is better"
-    elif each.grade.name == "not controlled":
-        said = "not controlled"
-    elif each.alone:
-        said = "one seed"
-    else:
-        said = "not told apart"
+def _row(each: Comparison, first: Comparison) -> dict[str, Any]:
+    """A comparison; `first` is the first one of the same measurement."""
+    a, b = each.sides
+    better = a if each.difference > 0 else b
+    notes = [f"different {name}" for name in each.grade.surroundings]
+    if first is not each:
+        notes.append(f"the same measurement as {_short(first)}, counted once")
     return {
-        "where": each.where.removeprefix("at ").replace(f" of {each.units} removed", ""),
-        "difference": number["difference"],
-        "low": number["low"],
-        "high": number["high"],
-        "over": number["over"] or "",
+        "where": _short(each),
+        "difference": each.difference,
+        "low": each.estimate.low if each.estimate else None,
+        "high": each.estimate.high if each.estimate else None,
         "p": names.p_value(each.adjusted).removeprefix("p ").removeprefix("= ") if each.adjusted is not None else "",
         "seeds": each.seeds,
         "claimed": each.claimed,
         "better": names.value(each.factor, each.a if each.difference > 0 else each.b) if each.claimed else "",
-        "said": said,
+        "said": f"{better} is better" if each.claimed else each.kind,
+        "notes": notes,
         "grade": each.grade.name,
-        "verdict": each.verdict,
+        "verdict": names.typeset(each.verdict),
     }
+
+
+def _short(each: Comparison) -> str:
+    """Where, under a heading that says what is removed."""
+    return each.where.removeprefix("at ").replace(f" of {each.units} removed", "", 1)
 
 
 def table(found: Table) -> dict[str, Any]:
@@ -214,16 +317,19 @@ def table(found: Table) -> dict[str, Any]:
     return {
         "title": found.title,
         "header": list(found.header),
-        "body": [[[cell.text, cell.best] for cell in line] for line in found.body],
+        "body": [[[names.typeset(cell.text), cell.best] for cell in line] for line in found.body],
         "left": found.left,
         "rules": sorted(found.rules),
-        "notes": list(found.notes),
+        # what bold says is of no use where nothing is bold
+        "notes": [
+            note for note in found.notes if note != BOLD or any(cell.best for line in found.body for cell in line)
+        ],
     }
 
 
 def landmarks(collection: Collection) -> list[str]:
     """Area under each curve, the sparsity that keeps most accuracy, and the cliff; empty if there is no curve."""
     try:
-        return marks.told(points(collection, x="target"))
+        return [names.typeset(line) for line in marks.told(points(collection, x="target"))]
     except AnalysisError:
         return []

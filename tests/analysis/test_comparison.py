@@ -359,6 +359,19 @@ def test_a_difference_that_is_not_controlled_is_attributed_to_nothing(tmp_path: 
     assert "is not attributed to loss" in found.verdict
 
 
+def test_a_value_that_holds_colons_and_brackets_leaves_the_parts_of_the_verdict_whole(tmp_path: Path) -> None:
+    for size in (15, 30):
+        for loss, right in (("kl", 0.6), ("ce", 0.5)):
+            made = sweeps.record(loss=loss, accuracy=right, task=f"facts (of: {size})")
+            sweeps.save(made, tmp_path)
+    found, _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert [each.besides for each in found] == [f", task facts (of: {size})" for size in (15, 30)]
+    for each in found:
+        assert each.kind == "one seed" and each.claim == f"KL minus CE: {each.signed}"
+        assert each.verdict == f"{each.claim} {each.where} ({each.on}; {each.unclaimed})"
+        assert each.on.startswith("400 questions x 1 seed, ")
+
+
 def test_seeds_that_give_the_same_run_are_one_pair(tmp_path: Path) -> None:
     for seed in range(3):
         sweeps.save(sweeps.record(loss="none", criterion="l2", seed=seed, accuracy=0.5), tmp_path)

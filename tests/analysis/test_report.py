@@ -17,7 +17,7 @@ import pandas
 import pytest
 import sweeps
 
-from analysis import report
+from analysis import report, tables
 from analysis.__main__ import main
 from analysis.collect import Collection, collect
 from analysis.curves import points, summarise
@@ -130,8 +130,8 @@ def test_names_that_are_html_stay_text_in_the_file(evil: Path) -> None:
         ),
         (
             [{"loss": loss, "criterion": each} for loss in ("kl", "none") for each in ("l2", "l1", "random")],
-            "After removing 50 % of MLP neurons of tiny_olmo2 by L1, by L2 or at random, does KL bring accuracy back "
-            "on facts?",
+            "After removing 50 % of MLP neurons of tiny_olmo2 by L1, by L2 or at random, does L2 keep more accuracy "
+            "than random removal on facts?",
             "Nothing is claimed. ",
         ),
         (
@@ -144,11 +144,11 @@ def test_names_that_are_html_stay_text_in_the_file(evil: Path) -> None:
             [{"loss": "kl"}],
             "After removing 50 % of MLP neurons of tiny_olmo2 by L2, how much accuracy does recovery by KL leave on "
             "facts?",
-            "Nothing is compared: these runs have one loss and one criterion.",
+            "Accuracy is ",
         ),
         (
             [{"loss": loss, "sparsity": 0.0} for loss in ("kl", "ce")],
-            "With nothing removed from tiny_olmo2, does KL bring back more accuracy than CE on facts?",
+            "With nothing removed from tiny_olmo2, does KL keep more accuracy than CE on facts?",
             "Nothing is claimed. ",
         ),
         (
@@ -193,13 +193,157 @@ def test_the_verdict_is_the_strongest_claim_and_tells_the_others(tmp_path: Path)
     assert "Of 2 comparisons: KL is better in 1, they are not told apart in 1." in told["more"]
     # 0 % is the larger difference, but there is nothing to bring back: it is no answer
     assert "Where nothing is removed, KL is better than CE by " in told["more"]
+    assert told["more"].endswith("Intervals are not adjusted for the number of comparisons; the verdict follows p.")
+
+
+def test_the_largest_of_several_claims_is_told_as_such(tmp_path: Path) -> None:
+    collection = answered(tmp_path / "study", {0.5: 20, 0.8: 30, 0.9: 25})
+    told = findings.study(collection, findings.pairs(collection))
+    assert told["verdict"].startswith("Largest of 3 claimed differences: KL is better than CE by 3")
+    assert " at 80 % of MLP neurons removed by L2." in told["verdict"]
+
+
+def test_with_nothing_removed_the_verdict_names_no_sparsity_and_no_criterion(tmp_path: Path) -> None:
+    collection = answered(tmp_path / "study", {0.0: 30})
+    told = findings.study(collection, findings.pairs(collection))
+    assert re.fullmatch(r"KL is better than CE by [\d.]+ points \[[\d., ]+\]\.", told["verdict"])
+
+
+def test_a_comparison_that_no_test_was_made_of_is_not_one_that_failed_to_tell_apart(
+    sweep: Callable[..., Collection],
+) -> None:
+    alike = [{"loss": loss, "seed": seed} for loss in ("kl", "ce") for seed in (0, 1)]
+    no_spread = [
+        {"loss": loss, "sparsity": 0.8, "accuracy": 1.0 * (loss == "kl"), "seed": seed}
+        for loss in ("kl", "ce")
+        for seed in (0, 1)
+    ]
+    (pair,) = findings.pairs(sweep(*alike, *no_spread))
+    told = findings.plain(pair)
+    assert [(row["said"], row["p"]) for row in told["rows"]] == [("alike", ""), ("no spread", "")]
+    assert told["summary"].startswith(
+        "Of 2 comparisons: they answer every question alike in 1, nothing can be claimed in 1."
+    )
+    assert "Holm" not in told["summary"]
+
+
+def test_a_measurement_that_two_criteria_share_is_counted_once(tmp_path: Path) -> None:
+    for criterion in ("l2", "random"):
+        for loss in ("kl", "ce"):
+            for seed in range(3):
+                right = (np.arange(100) + seed) % 4 > (loss == "ce")
+                made = sweeps.record(criterion=criterion, loss=loss, seed=seed, sparsity=0.0)
+                stages = [replace(each, key=f"{loss}{seed}{each.index}") for each in made.stages]
+                sweeps.save(replace(made, stages=stages), tmp_path / "study", right=right)
+    told = findings.plain(findings.pairs(collect([tmp_path / "study"]))[0])
+    assert [row["notes"] for row in told["rows"]] == [[], ["the same measurement as 0 % by L2, counted once"]]
+    assert told["summary"].startswith("Of 1 comparison: ")
+
+
+def test_a_different_code_version_is_noted_beside_the_verdict(tmp_path: Path) -> None:
+    for loss, commit in (("kl", "aaa"), ("ce", "bbb")):
+        made = sweeps.record(loss=loss)
+        sweeps.save(replace(made, environment={"commit": commit}), tmp_path / "study")
+    told = findings.plain(findings.pairs(collect([tmp_path / "study"]))[0])
+    assert told["rows"][0]["notes"] == ["different code version"]
+
+
+def test_a_study_of_criteria_begins_with_them_unless_it_is_one_of_kl_and_ce(sweep: Callable[..., Collection]) -> None:
+    def begun(losses: tuple[str, ...], sparsity: float = 0.5) -> list[tuple[str, str]]:
+        settings = [
+            {"loss": loss, "criterion": each, "sparsity": sparsity}
+            for loss in losses
+            for each in ("l1", "l2", "random")
+        ]
+        return [(pair.a, pair.b) for pair in findings.pairs(sweep(*settings))]
+
+    criteria = [("l2", "random"), ("l1", "random"), ("l2", "l1")]
+    assert begun(("kl", "none")) == [*criteria, ("kl", "none")]
+    assert begun(("kl", "ce")) == [("kl", "ce"), *criteria]
+    # where nothing is removed a criterion has nothing to say
+    assert begun(("kl", "none"), sparsity=0.0) == [("kl", "none")]
+
+
+def test_where_nothing_is_compared_the_range_of_what_differs_is_told(sweep: Callable[..., Collection]) -> None:
+    collection = sweep(
+        *(
+            {
+                "teacher_parameters": size,
+                "sparsity": sparsity,
+                "seed": seed,
+                "accuracy": more + sparsity / 2 + seed / 50,
+            }
+            for size, more in ((1000, 0.1), (2000, 0.3))
+            for sparsity in (0.5, 0.8)
+            for seed in (0, 1)
+        )
+    )
+    told = findings.study(collection, findings.pairs(collection))
+    assert "leave with teachers of 1,000 to 2,000 parameters on facts?" in told["question"]
+    first, second = told["verdict"].split(", and lies between ")
+    assert first.startswith("Accuracy lies between 36.0 % [") and first.endswith("for sparsity 50 %")
+    assert "over seeds] (teacher parameters 1,000) and 56.0 % [" in first
+    assert second.startswith("51.0 % [") and second.endswith("(teacher parameters 2,000) for sparsity 80 %.")
+
+
+def test_where_no_run_has_a_partner_the_commonest_reason_is_in_the_verdict(sweep: Callable[..., Collection]) -> None:
+    collection = sweep(
+        *({"loss": loss, "lr": rate} for loss, rates in (("kl", (1, 2)), ("ce", (3,))) for rate in rates)
+    )
+    told = findings.study(collection, findings.pairs(collection))
+    assert told["verdict"] == (
+        "KL and CE could not be compared. The reason, given for 3 runs: no partner that equals it in all but loss, left "
+        "out."
+    )
+    assert told["more"].startswith("Accuracy ")
+
+
+def test_runs_that_were_left_out_on_demand_are_told_at_the_top(study: Collection) -> None:
+    assert "only runs with" not in dict(findings.study(study, [])["facts"])
+    chosen = study.where({"loss": ["kl", "ce"]})
+    assert dict(findings.study(chosen, [])["facts"])["only runs with"] == "loss=kl,ce"
+
+
+def test_bold_is_explained_where_something_is_bold() -> None:
+    for bold in (True, False):
+        cell = tables.Cell("-0.3", bold)
+        found = tables.Table(title="", header=("",), body=((cell,),), left=0, notes=("n", tables.BOLD))
+        told = findings.table(found)
+        assert told["notes"] == ["n", tables.BOLD][: 1 + bold]
+        assert told["body"] == [[["−0.3", bold]]]
+
+
+def test_seconds_are_those_of_own_stages_and_none_where_the_training_was_anothers(tmp_path: Path, made: Made) -> None:
+    for seed, reused in enumerate(((), ("prepare",), ("prepare", "recover"))):
+        run = sweeps.record(seed=seed)
+        stages = [replace(each, reused=each.stage in reused) for each in run.stages]
+        sweeps.save(replace(run, stages=stages), tmp_path / "study")
+    told = made(tmp_path / "study")
+    (seconds,) = (each for each in told["runs"]["numbers"] if each["key"] == "seconds")
+    assert seconds["label"] == "seconds of own stages, by clock"
+    found = {run.seed: value for run, value in zip(collect([tmp_path / "study"]).runs, seconds["values"], strict=True)}
+    assert found == {0: 5.0, 1: 4.0, 2: None}
+
+
+def test_none_is_a_value_of_a_column_and_absence_of_a_config(tmp_path: Path, made: Made) -> None:
+    for size in (None, 15):
+        sweeps.save(sweeps.record(train_size=size), tmp_path / "study")
+    for size in (15,):
+        run = sweeps.record(train_size=size, seed=1)
+        sweeps.save(replace(run, config={**run.config, "extra": 1}), tmp_path / "study")
+    told = made(tmp_path / "study")
+    column = next(each for each in told["columns"] if each["key"] == "train_size")
+    assert sorted(column["values"]) == ["", "15"] and None not in column["codes"]
+    extra = next(each for each in told["configs"]["differing"] if each["key"] == "extra")
+    assert extra["values"] == ["1"] and sorted(extra["codes"], key=str) == [0, None, None]
 
 
 def test_where_nothing_is_told_apart_the_verdict_says_so(tmp_path: Path) -> None:
     collection = answered(tmp_path / "study", {0.5: 0, 0.8: 0})
     told = findings.study(collection, findings.pairs(collection))
     assert told["verdict"].startswith("KL and CE are not told apart. The largest of 2 differences, KL minus CE, is ")
-    assert re.search(r"points \[-?\d", told["verdict"])
+    # a minus sign, no hyphen
+    assert re.search(r"points \[−\d", told["verdict"])
 
 
 def test_the_charts_have_the_numbers_of_the_analysis(study: Collection, without_figures: None, tmp_path: Path) -> None:

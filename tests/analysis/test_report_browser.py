@@ -194,10 +194,10 @@ def test_filters_of_answers_select_the_right_questions(tab: Tab, evil: Path) -> 
     assert page.locator("#answers-table thead th").all_inner_texts() == [
         "question",
         "dense",
-        "pruned",
-        "CE",
+        "pruned (3 seeds alike)",
+        "CE (3 seeds alike)",
         "KL",
-        pages.EVIL,
+        f"{pages.EVIL} (3 seeds alike)",
     ]
 
     def by(name: str) -> list[int]:
@@ -215,11 +215,14 @@ def test_filters_of_answers_select_the_right_questions(tab: Tab, evil: Path) -> 
     assert by("back:KL") == [*range(10, 15), *range(20, 30)]
     assert by("only:KL:CE") == list(range(20, 30))
     assert by("only:CE:KL") == list(range(15, 20))
-    assert by("broken") == [3]
+    assert by("broken:CE") == [3] and by("broken:KL") == []
+    # the example has as many seeds as there are
+    assert "2/3: 2 of 3 seeds are right." in page.inner_text("#answers-count")
+    assert "a tie counts as wrong" in page.inner_text("#answers-count")
     # KL answers question 20 with two of three seeds; seed 2 alone does not
     by("only:KL:CE")
     row = page.locator("#answers-table tbody tr", has=page.locator('[data-question="q00020"]'))
-    assert row.locator("td").all_inner_texts() == ["right", "0/3", "0/3", "2/3", "0/3"]
+    assert row.locator("td").all_inner_texts() == ["right", "wrong", "wrong", "2/3", "wrong"]
     page.select_option("[name=answers-seed]", "2")
     assert by("only:KL:CE") == list(range(21, 30))
     page.select_option("[name=answers-seed]", "")
@@ -233,7 +236,7 @@ def test_filters_of_answers_select_the_right_questions(tab: Tab, evil: Path) -> 
     choices = page.locator(".choices tr")
     assert choices.count() == 5
     assert choices.filter(has_text="gold").inner_text().split("\t")[0] == "blue"
-    assert "pruned 3/3" in choices.nth(2).inner_text()
+    assert "pruned · CE · KL 3/3 · " in choices.nth(2).inner_text()
     assert page.evaluate("document.activeElement.dataset.question") == "q00031"
 
 

@@ -2,7 +2,7 @@
 
 const asking = { set: 0, chosen: {}, seed: "", filter: "all", text: "", page: 0, open: new Set() };
 const letters = data.answers.letters;
-const NONE = data.columns.find((each) => each.key === "loss");
+const LOSSES = data.columns.find((each) => each.key === "loss");
 
 /** What dense, pruned and each loss answered in the condition: one string of letters for each different seed. */
 function models() {
@@ -24,8 +24,8 @@ function models() {
       label: "pruned",
       answers: pruned.map((each) => letters[Number(each.slice(each.lastIndexOf(":") + 1))]),
     });
-  for (const loss of NONE.values) {
-    const mine = kept.filter(([run]) => known(NONE, run) === loss);
+  for (const loss of LOSSES.values) {
+    const mine = kept.filter(([run]) => known(LOSSES, run) === loss);
     if (!mine.length || (loss === "none" && pruned.length)) continue;
     told.push({
       key: "loss:" + loss,
@@ -34,6 +34,7 @@ function models() {
       answers: mine.map(([, , , each]) => letters[each]),
     });
   }
+  for (const each of told) each.one = unique(each.answers).length === 1;
   for (const each of told)
     each.rights = set.gold.map((gold, q) => each.answers.filter((one) => one.charCodeAt(q) - 48 === gold).length);
   return { set, told, runs: kept.length };
@@ -54,6 +55,25 @@ const conditionNow = () =>
     ...answerColumns().map((each) => each.label + " " + (asking.chosen[each.key] || "none named")),
     ...(asking.seed ? ["seed " + asking.seed] : []),
   ].join(", ");
+
+/** How the counts of the table are read, by an example of this table. */
+function explanation(now) {
+  const seeds = Math.max(...now.told.filter((each) => !each.one).map((each) => each.answers.length), 1);
+  if (seeds === 1) return "";
+  return (
+    " " +
+    (seeds - 1) +
+    "/" +
+    seeds +
+    ": " +
+    (seeds - 1) +
+    " of " +
+    seeds +
+    " seeds " +
+    (seeds === 2 ? "is" : "are") +
+    " right. A model counts as right where more than half of its seeds are; a tie counts as wrong."
+  );
+}
 
 function filters(now) {
   const of = (key) => now.told.find((each) => each.key === key);
@@ -79,11 +99,11 @@ function filters(now) {
           ]);
       }
     }
-    if (losses.length)
+    for (const loss of losses)
       found.push([
-        "broken",
-        "broken by recovery: pruned right, a loss wrong",
-        (q) => right(pruned, q) && losses.some((loss) => !right(loss, q)),
+        "broken:" + loss.loss,
+        "broken by " + loss.label + ": pruned right, " + loss.label + " wrong",
+        (q) => right(pruned, q) && !right(loss, q),
       ]);
   }
   return found;
@@ -125,7 +145,13 @@ function answersTable() {
               "tr",
               {},
               columnHead("question"),
-              now.told.map((each) => make("th", { scope: "col", class: "share" }, each.label)),
+              now.told.map((each) =>
+                make(
+                  "th",
+                  { scope: "col", class: "share" },
+                  each.label + (each.one && each.answers.length > 1 ? " (" + each.answers.length + " seeds alike)" : ""),
+                ),
+              ),
             ),
           ),
           make("tbody", {}, rows),
@@ -141,7 +167,8 @@ function answersTable() {
       ", answered by " +
       counted(now.runs) +
       (now.runs === 1 ? " run" : " runs") +
-      ". 4/5: four of five seeds are right. A model counts as right where more than half of its seeds are."
+      "." +
+      explanation(now)
     : "";
   pages(at("answers-pages"), kept.length, asking.page, ROWS, (page) => {
     asking.page = page;
@@ -178,8 +205,9 @@ function questionRows(now, q) {
     {},
     make("th", { scope: "row" }, button),
     now.told.map((each) => {
-      const count = each.rights[q];
-      const total = each.answers.length;
+      const count = each.one ? Number(right(each, q)) : each.rights[q];
+      // seeds that all answer alike are one answer, not several that agree
+      const total = each.one ? 1 : each.answers.length;
       const kind = count === total ? "all" : count === 0 ? "no" : 2 * count > total ? "most" : "few";
       return make("td", { class: "share " + kind }, total === 1 ? (count ? "right" : "wrong") : count + "/" + total);
     }),
@@ -198,7 +226,7 @@ function questionRows(now, q) {
           .map((each) => [
             each.label,
             each.answers.filter((one) => one.charCodeAt(q) - 48 === number).length,
-            each.answers.length,
+            each.one ? 1 : each.answers.length,
           ])
           .filter(([, count]) => count)
           .map(([label, count, total]) => label + (total === 1 ? "" : " " + count + "/" + total))
@@ -247,7 +275,7 @@ function answerControls() {
   const has = (each, value) => set.runs.some(([run]) => known(each, run) === value);
   const selects = answerColumns().map((each) =>
     select(
-      each.label,
+      each.label.charAt(0).toUpperCase() + each.label.slice(1),
       each.values.filter((value) => has(each, value)).map((value) => [value, value || "none named"]),
       asking.chosen[each.key],
       (value) => {
@@ -265,7 +293,7 @@ function answerControls() {
     ...(data.answers.sets.length > 1
       ? [
           select(
-            "questions",
+            "Set",
             data.answers.sets.map((each, number) => [
               String(number),
               "set " +
@@ -293,7 +321,7 @@ function answerControls() {
     ...(seeds.length > 1
       ? [
           select(
-            "seed",
+            "Seed",
             [["", "all"], ...seeds.map((value) => [value, value])],
             asking.seed,
             (value) => {

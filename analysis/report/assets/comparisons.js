@@ -59,7 +59,7 @@ function pairTable(pair) {
             make("td", { class: "forest" }, track),
             cell(points(row.difference), "number"),
             cell(row.low === null ? "" : "[" + points(row.low) + ", " + points(row.high) + "]", "number"),
-            cell(row.said, "said-cell"),
+            make("td", { class: "said-cell" }, row.said, row.notes.length ? " (" + row.notes.join("; ") + ")" : null),
             cell(row.p, "number"),
           );
           const own = data.charts.map((each) => each.colours[row.better]).find(Boolean);
@@ -74,34 +74,23 @@ function pairTable(pair) {
 function comparisons() {
   if (!data.pairs.length) {
     at("comparisons").append(
-      make("p", { class: "note" }, "Nothing is compared: these runs have one loss and one criterion."),
+      make(
+        "p",
+        { class: "note" },
+        "Nothing is compared here, since no two losses and no two criteria that remove something were run. ",
+        make("code", {}, "python -m analysis compare"),
+        " compares the values of any factor.",
+      ),
     );
     at("verdicts").remove();
     return;
   }
-  const parts = data.pairs.map((pair) => {
-    const overs = unique(pair.rows.map((row) => row.over).filter(Boolean));
-    return [
-      make("h3", {}, pair.a + " minus " + pair.b),
-      pair.summary
-        ? make(
-            "p",
-            { class: "note" },
-            pair.summary +
-              (overs.length
-                ? " Intervals over " +
-                  overs.join(" or ") +
-                  "; p is adjusted by Holm over " +
-                  pair.family +
-                  (pair.family === 1 ? " comparison" : " comparisons") +
-                  "; where the seed changes nothing, or is one, nothing is claimed."
-                : ""),
-          )
-        : null,
-      pair.rows.length ? pairTable(pair) : null,
-      ...gapsOf(pair.gaps),
-    ];
-  });
+  const parts = data.pairs.map((pair) => [
+    make("h3", {}, pair.a + " minus " + pair.b),
+    pair.summary ? make("p", { class: "note" }, pair.summary) : null,
+    pair.rows.length ? pairTable(pair) : null,
+    ...gapsOf(pair.gaps),
+  ]);
   at("pairs").replaceChildren(...parts[0].filter(Boolean));
   if (parts.length > 1) {
     const names = data.pairs
