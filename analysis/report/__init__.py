@@ -18,7 +18,7 @@ REPORT = "report.html"
 
 
 def verdicts(collection: Collection) -> list[list[str]]:
-    """The verdicts, and what is not compared, of each pair of losses that were both run; each is its own family."""
+    """The verdicts, and what is not compared, of each pair in `findings.pairs`; each is its own family."""
     return [pair.lines for pair in findings.pairs(collection)]
 
 
@@ -42,7 +42,7 @@ def write(collection: Collection, folder: Path) -> tuple[Path, list[str]]:
     """Write `report.html`, and into `folder/figures` the figures that it shows.
 
     Returns:
-        The page, and what a terminal shows of it: the table and the verdicts of the first pair of losses.
+        The page, and what a terminal shows of it: the table and the verdicts of the first pair.
 
     Raises:
         AnalysisError: No run has an accuracy.

@@ -201,22 +201,22 @@ def _ranges(collection: Collection) -> Iterator[str]:
     for line in lines if len(lines) <= RANGES else [()]:
         chosen = select(summary, told, line) if line else summary
         ordered = chosen.sort_values("mean", kind="stable").to_dict("records")
-        if len(ordered) == 1:
-            yield f"is {_mean(ordered[0])}" + f" for {names.title(told, line)}" * bool(line)
-            continue
+        of = f" for {names.title(told, line)}" if line else ""
         also = [] if line else told
-        low, high = (
-            f"{_mean(each)} ("
-            + ", ".join(
+        places = [
+            ", ".join(
                 [
-                    f"{names.COLUMNS.get(swept, swept)} {names.point(swept, each[swept])}",
-                    *filter(None, [names.title(also, [each[column] for column in also])]),
+                    f"{names.COLUMNS.get(swept, swept)} {names.point(swept, row[swept])}",
+                    *filter(None, [names.title(also, [row[column] for column in also])]),
                 ]
             )
-            + ")"
-            for each in (ordered[0], ordered[-1])
-        )
-        yield f"lies between {low} and {high}" + f" for {names.title(told, line)}" * bool(line)
+            for row in ordered
+        ]
+        if len(ordered) == 1:
+            yield f"is {_mean(ordered[0])}{of}"
+        else:
+            low, high = (f"{_mean(ordered[end])} ({places[end]})" for end in (0, -1))
+            yield f"lies between {low} and {high}{of}"
 
 
 def _mean(row: Mapping[Hashable, Any]) -> str:

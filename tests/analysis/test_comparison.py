@@ -369,7 +369,7 @@ def test_a_value_that_holds_colons_and_brackets_leaves_the_parts_of_the_verdict_
     for each in found:
         assert each.kind == "one seed" and each.claim == f"KL minus CE: {each.signed}"
         assert each.verdict == f"{each.claim} {each.where} ({each.on}; {each.unclaimed})"
-        assert each.on.startswith("400 questions x 1 seed, ")
+        assert each.on.startswith("200 questions x 1 seed, ")
 
 
 def test_seeds_that_give_the_same_run_are_one_pair(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_the_page_holds_all_verdicts_and_its_figures(small: Path, capsys: pytest
     said = capsys.readouterr().out
     page = small / "report.html"
     told = pages.data(page)
-    # what is printed is the first pair of losses; the page has KL and CE against none too
+    # what is printed is the first pair; the page has KL and CE against none too
     assert said.count("same units") == 2
     assert [(pair["a"], pair["b"]) for pair in told["pairs"]] == [
         ("KL", "CE"),
@@ -232,7 +232,7 @@ def test_a_measurement_that_two_criteria_share_is_counted_once(tmp_path: Path) -
         for loss in ("kl", "ce"):
             for seed in range(3):
                 right = (np.arange(100) + seed) % 4 > (loss == "ce")
-                made = sweeps.record(criterion=criterion, loss=loss, seed=seed, sparsity=0.0)
+                made = sweeps.record(criterion=criterion, loss=loss, seed=seed, sparsity=0.0, questions=100)
                 stages = [replace(each, key=f"{loss}{seed}{each.index}") for each in made.stages]
                 sweeps.save(replace(made, stages=stages), tmp_path / "study", right=right)
     told = findings.plain(findings.pairs(collect([tmp_path / "study"]))[0])
@@ -292,8 +292,8 @@ def test_where_no_run_has_a_partner_the_commonest_reason_is_in_the_verdict(sweep
     )
     told = findings.study(collection, findings.pairs(collection))
     assert told["verdict"] == (
-        "KL and CE could not be compared. The reason, given for 3 runs: no partner that equals it in all but loss, left "
-        "out."
+        "KL and CE could not be compared. The reason, given for 3 runs: no partner that equals it in all but loss, "
+        "left out."
     )
     assert told["more"].startswith("Accuracy ")
 
@@ -326,14 +326,13 @@ def test_seconds_are_those_of_own_stages_and_none_where_the_training_was_another
 
 
 def test_none_is_a_value_of_a_column_and_absence_of_a_config(tmp_path: Path, made: Made) -> None:
-    for size in (None, 15):
-        sweeps.save(sweeps.record(train_size=size), tmp_path / "study")
-    for size in (15,):
-        run = sweeps.record(train_size=size, seed=1)
-        sweeps.save(replace(run, config={**run.config, "extra": 1}), tmp_path / "study")
+    sweeps.save(sweeps.record(), tmp_path / "study")
+    sweeps.save(sweeps.record(subset=3), tmp_path / "study")
+    run = sweeps.record(subset=3, seed=1)
+    sweeps.save(replace(run, config={**run.config, "extra": 1}), tmp_path / "study")
     told = made(tmp_path / "study")
-    column = next(each for each in told["columns"] if each["key"] == "train_size")
-    assert sorted(column["values"]) == ["", "15"] and None not in column["codes"]
+    column = next(each for each in told["columns"] if each["key"] == "subset")
+    assert sorted(column["values"]) == ["", "3"] and None not in column["codes"]
     extra = next(each for each in told["configs"]["differing"] if each["key"] == "extra")
     assert extra["values"] == ["1"] and sorted(extra["codes"], key=str) == [0, None, None]
 
