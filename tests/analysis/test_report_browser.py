@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pages
@@ -259,6 +260,17 @@ def test_whatever_is_chosen_there_is_a_run_with_it(tab: Tab, tmp_path: Path, mon
     assert chosen() == ("80 %", "recovery.lr=0.02")
     assert page.locator("#answers-table thead th").all_inner_texts() == ["question", "dense", "pruned", "KL"]
     assert "do not tell the texts" in page.inner_text("#answers-notes")
+
+
+def test_what_a_verdict_rests_on_beside_its_test_stands_in_its_cell(
+    tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for loss, commit in (("kl", "aaa"), ("ce", "bbb")):
+        sweeps.save(replace(sweeps.record(loss=loss), environment={"commit": commit}), tmp_path / "study")
+    monkeypatch.setattr(report, "FIGURES", {})
+    page = tab.open(report.write(collect([tmp_path / "study"]), tmp_path)[0])
+    assert page.inner_text("#pairs tbody .said-cell").endswith(" (different code version)")
+    assert "Holm" not in page.inner_text("#pairs .note")
 
 
 def test_names_texts_and_errors_that_are_html_stay_text(tab: Tab, evil: Path) -> None:
