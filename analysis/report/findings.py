@@ -177,7 +177,7 @@ def _without_comparison(collection: Collection, pair: Compared | None) -> dict[s
     """Why there is no comparison, and what was measured all the same."""
     told = f"Accuracy {', and '.join(_ranges(collection))}"
     if pair is None:
-        return {"verdict": f"{told}.", "rests": "", "more": ""}
+        return {"verdict": f"{told}.", "rests": "no difference is tested", "more": ""}
     a, b = pair.sides
     verdict = f"{a} and {b} could not be compared."
     if pair.gaps:

@@ -280,6 +280,7 @@ def test_where_nothing_is_compared_the_range_of_what_differs_is_told(sweep: Call
     )
     told = findings.study(collection, findings.pairs(collection))
     assert "leave with teachers of 1,000 to 2,000 parameters on facts?" in told["question"]
+    assert told["rests"] == "no difference is tested"
     first, second = told["verdict"].split(", and lies between ")
     assert first.startswith("Accuracy lies between 36.0 % [") and first.endswith("for sparsity 50 %")
     assert "over seeds] (teacher parameters 1,000) and 56.0 % [" in first
