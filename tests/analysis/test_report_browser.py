@@ -78,6 +78,16 @@ def lines(page: Page, chart: str = "chart") -> int:
     return page.locator(f"#{chart} .scatterlayer path.js-line").count()
 
 
+def rings(page: Page) -> int:
+    """Runs that are marked as those of a front."""
+    return int(
+        page.evaluate(
+            "chart.data.filter((each) => each.marker?.symbol === 'circle-open')"
+            ".reduce((sum, each) => sum + each.x.length, 0)"
+        )
+    )
+
+
 def column(page: Page, name: str) -> list[str]:
     """The cells of a column of the table of runs that are shown."""
     keys = [head.get_attribute("data-key") for head in page.locator("#runs-table th[data-key]").all()]
@@ -99,18 +109,43 @@ def test_charts_are_drawn_and_follow_their_controls(tab: Tab, evil: Path) -> Non
     assert lines(page) == 8
     assert page.locator("#chart .xtitle").first.inner_html() == "Share of MLP neurons removed (%)"
     assert "95 % intervals" in page.inner_text("#chart-caption")
+    assert "moved sideways" in page.inner_text("#chart-caption")
+    buttons = page.locator("#chart .modebar-btn").evaluate_all("all => all.map((each) => each.dataset.title)")
+    assert buttons and set(buttons) == {
+        "Download plot as a PNG",
+        "Zoom",
+        "Pan",
+        "Zoom in",
+        "Zoom out",
+        "Reset axes",
+    }
     page.select_option("[name=chart-axis]", "0/parameters")
     assert page.locator("#chart .xtitle").first.inner_html() == "Parameters"
     # the staircase of the front in each panel
     assert lines(page) == 10
     assert "no other run" in page.inner_text("#chart-caption")
+    # all that stands at one size stands at one place
+    assert "moved sideways" not in page.inner_text("#chart-caption")
+    places = page.evaluate(
+        "chart.data.filter((each) => each.error_y).map((each) => each.x[each.x.length - 1] / 520010)"
+    )
+    assert len(places) == 8 and places == pytest.approx([1.0] * 8, rel=1e-6)
+    # rings are those of lines that are seen; without KL what KL beats has no staircase
+    page.locator("#chart-legend button", has_text="KL").click()
+    assert lines(page) == 6 and 0 < rings(page) < 9
+    page.locator("#chart-legend button", has_text="KL").click()
     page.uncheck("[name=chart-front]")
-    assert lines(page) == 8
+    assert lines(page) == 8 and rings(page) == 0
     page.select_option("[name=chart-criterion]", "L2")
     assert lines(page) == 4
     page.select_option("[name=chart-metric]", "nll")
     assert "Negative log-likelihood" in page.locator("#chart .ytitle").first.inner_html()
+    assert "criterion L2" in page.inner_text("#chart-caption")
     page.select_option("[name=chart-axis]", "0/milliseconds_per_token")
+    # no line and no front over clock time, and no m for thousandths beside ms
+    assert lines(page) == 0 and page.locator("[name=chart-front]").count() == 0
+    ticks = page.locator("#chart .xtick text").all_inner_texts()
+    assert ticks and all(re.fullmatch(r"[\d.]+", each) for each in ticks)
     assert "by the clock" in page.locator("#chart .xtitle").first.inner_html()
     assert "do not compare" in page.inner_text("#chart-caption")
     page.click("#chart-numbers summary")
