@@ -103,6 +103,18 @@ def questions(page: Page) -> set[str]:
     return {each.get_attribute("data-question") or "" for each in page.locator("button.question").all()}
 
 
+def contrast(one: str, other: str) -> float:
+    """Of two colours as a browser tells them (WCAG 2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 def test_charts_are_drawn_and_follow_their_controls(tab: Tab, evil: Path) -> None:
     page = tab.open(evil)
     # two criteria, four losses each
@@ -144,13 +156,14 @@ def test_charts_are_drawn_and_follow_their_controls(tab: Tab, evil: Path) -> Non
     page.select_option("[name=chart-axis]", "0/milliseconds_per_token")
     # no line and no front over clock time, and no m for thousandths beside ms
     assert lines(page) == 0 and page.locator("[name=chart-front]").count() == 0
-    ticks = page.locator("#chart .xtick text").all_inner_texts()
+    ticks = page.locator("#chart .xtick text").all_text_contents()
     assert ticks and all(re.fullmatch(r"[\d.]+", each) for each in ticks)
     assert "by the clock" in page.locator("#chart .xtitle").first.inner_html()
     assert "do not compare" in page.inner_text("#chart-caption")
     page.click("#chart-numbers summary")
     expect(page.locator("#chart-numbers tbody tr")).to_have_count(8)
     # by keyboard: CE off and on again
+    page.select_option("[name=chart-axis]", "0/block")
     button = page.locator("#chart-legend button", has_text="CE")
     button.focus()
     page.keyboard.press("Space")
@@ -179,10 +192,13 @@ def test_training_curves_are_drawn_when_they_are_looked_at(tab: Tab, evil: Path)
 
 def test_runs_are_sorted_filtered_and_paged(tab: Tab, evil: Path) -> None:
     page = tab.open(evil)
-    assert page.inner_text("#runs-count") == "50 of 50 runs"
+    assert page.inner_text("#runs-count") == "50 of 50 runs, by run"
+    assert head(page, "id").get_attribute("aria-sort") == "ascending"
     assert page.locator("#runs-table tbody tr").count() == 25
     page.click("#runs-pages button:last-of-type")
-    assert "page 2 of 2" in page.inner_text("#runs-pages")
+    assert "26 to 50 of 50, page 2 of 2" in page.inner_text("#runs-pages")
+    # there is no next page, so the keyboard goes on with the other button
+    assert "Previous" in page.evaluate("document.activeElement.textContent")
     head(page, "accuracy").locator("button").click()
     assert head(page, "accuracy").get_attribute("aria-sort") == "ascending"
     assert "page 1 of 2" in page.inner_text("#runs-pages")
@@ -191,18 +207,19 @@ def test_runs_are_sorted_filtered_and_paged(tab: Tab, evil: Path) -> None:
     # by keyboard: the same button keeps the focus, and turns the order
     page.keyboard.press("Enter")
     assert head(page, "accuracy").get_attribute("aria-sort") == "descending"
+    assert page.inner_text("#runs-count") == "50 of 50 runs, by accuracy (%), falling"
     values = [float(text) for text in column(page, "accuracy")]
     assert values == sorted(values, reverse=True)
     # runs without a number stand last in either order
     page.click("#runs-pages button:last-of-type")
     assert column(page, "accuracy")[-2:] == ["", ""]
     page.select_option("[name=runs-loss]", "KL")
-    assert page.inner_text("#runs-count") == "13 of 50 runs"
+    assert page.inner_text("#runs-count").startswith("13 of 50 runs")
     page.select_option("[name=runs-status]", "failed")
-    assert page.inner_text("#runs-count") == "1 of 50 runs"
+    assert page.inner_text("#runs-count").startswith("1 of 50 runs")
     page.select_option("[name=runs-status]", "")
     page.fill("[name=runs-text]", "random kl")
-    expect(page.locator("#runs-count")).to_have_text("6 of 50 runs")
+    expect(page.locator("#runs-count")).to_contain_text("6 of 50 runs")
     assert set(column(page, "criterion")) == {"random"}
 
 
@@ -326,9 +343,21 @@ def test_the_theme_is_the_reader_s_and_stays(tab: Tab, evil: Path) -> None:
     def stroke() -> str:
         return str(page.locator("#chart path.js-line").first.evaluate("line => line.style.stroke"))
 
+    def contrasts() -> list[float]:
+        """Of the edge of a control, of its arrow, of the status of a failed run and of lines, with the ground."""
+        edge = page.locator("[name=chart-metric]").evaluate("each => getComputedStyle(each).borderColor")
+        arrow = head(page, "seed").locator("button").evaluate("each => getComputedStyle(each, '::after').color")
+        icon = page.locator("#chart .modebar-btn path").first.evaluate("each => getComputedStyle(each).fill")
+        wrong = page.locator("#runs-table td.failed").evaluate("each => getComputedStyle(each).color")
+        drawn = page.locator("#chart path.js-line").evaluate_all("all => all.map((each) => each.style.stroke)")
+        return [contrast(each, ground()) for each in (wrong, edge, arrow, icon, *drawn)]
+
+    page.select_option("[name=runs-status]", "failed")
+    assert contrasts()[0] >= 4.5 and min(contrasts()) >= 3
     light, line = ground(), stroke()
     page.locator("#theme").focus()
     page.keyboard.press("Enter")
+    assert contrasts()[0] >= 4.5 and min(contrasts()) >= 3
     assert ground() != light and stroke() != line
     page.reload()
     page.locator("#accuracy").scroll_into_view_if_needed()
@@ -365,6 +394,11 @@ def test_on_paper_it_is_light_and_open_and_has_no_controls(tab: Tab, evil: Path)
         assert not page.locator(hidden).is_visible(), hidden
     assert page.locator("#runs-table tbody tr").count() == 50
     assert page.locator("#figures-drawn img").count() == 1
+    # what is chosen, and how much of it, is told where there are no controls
+    assert "criterion L2" in page.inner_text("#training-chart-caption")
+    page.set_viewport_size({"width": 690, "height": 900})
+    assert page.locator("#landmarks pre").evaluate("each => each.scrollWidth <= each.clientWidth")
+    assert page.evaluate("document.querySelector('#runs-table').scrollWidth") <= 690
     page.emulate_media(media="screen")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert not page.locator("#verdicts li").first.is_visible()
@@ -385,6 +419,14 @@ def test_it_is_used_by_keyboard_alone(tab: Tab, evil: Path) -> None:
     assert {"chart-metric", "chart-axis", "chart-criterion", "chart-single", "chart-numbers"} <= reached
     named = "document.activeElement.matches(':focus-visible') && getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(named) == "solid"
+    # what is drawn has a name and a description, and what is scrolled is reached and has a name
+    assert page.locator("#chart svg[role=img]").get_attribute("aria-describedby") == "chart-caption"
+    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    scrolled = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter((each) => getComputedStyle(each).overflowX === 'auto')"
+        ".map((each) => [each.className, each.tabIndex, each.getAttribute('aria-label')])"
+    )
+    assert len(scrolled) > 8 and all(place == 0 and name for _, place, name in scrolled), scrolled
     unnamed = page.evaluate(
         "[...document.querySelectorAll('select, input, button')].filter((each) => !each.closest('.modebar') && "
         "!(each.labels && each.labels.length) && !each.textContent.trim()).length"
@@ -405,11 +447,11 @@ def test_without_scripts_the_findings_are_read(browser: Browser, evil: Path) -> 
 def test_five_hundred_runs_work(tab: Tab, many: Path) -> None:
     page = tab.open(many)
     assert many.stat().st_size < MOST_MEGABYTES * 1e6
-    assert page.inner_text("#runs-count") == "500 of 500 runs"
+    assert page.inner_text("#runs-count") == "500 of 500 runs, by run"
     assert page.locator("#runs-table tbody tr").count() == 25
     head(page, "seed").locator("button").click()
     assert set(column(page, "seed")) == {"0", "1"}
     page.select_option("[name=runs-loss]", "KL")
-    assert page.inner_text("#runs-count") == "250 of 500 runs"
+    assert page.inner_text("#runs-count").startswith("250 of 500 runs")
     assert "480 of 480 questions" in page.inner_text("#answers-count")
     assert lines(page) == 4
