@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pages
@@ -160,6 +162,11 @@ def test_charts_are_drawn_and_follow_their_controls(tab: Tab, evil: Path) -> Non
     assert ticks and all(re.fullmatch(r"[\d.]+", each) for each in ticks)
     assert "by the clock" in page.locator("#chart .xtitle").first.inner_html()
     assert "do not compare" in page.inner_text("#chart-caption")
+    # the list too says what was measured by a clock; and what is counted asks no questions
+    assert "by the clock" in page.inner_text("[name=chart-metric] option[value=tokens_per_second]")
+    page.select_option("[name=chart-metric]", "parameters")
+    assert "parameters, criterion L2." in page.inner_text("#chart-caption")
+    assert "questions" not in page.inner_text("#chart-caption")
     page.click("#chart-numbers summary")
     expect(page.locator("#chart-numbers tbody tr")).to_have_count(8)
     # by keyboard: CE off and on again
@@ -310,6 +317,22 @@ def test_whatever_is_chosen_there_is_a_run_with_it(tab: Tab, tmp_path: Path, mon
     assert "do not tell the texts" in page.inner_text("#answers-notes")
 
 
+def test_long_titles_of_panels_stand_beside_one_another(
+    tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        made = sweeps.record(questions=3)
+        choices = {**made.choices, "model": f"language_model_of_a_long_name_{number}", "task": f"long_task_{number}"}
+        sweeps.save(replace(made, choices=choices, run_id=f"run{number}"), tmp_path / "study")
+    monkeypatch.setattr(report, "FIGURES", {})
+    page = tab.open(report.write(collect([tmp_path / "study"]), tmp_path)[0])
+    boxes = [each.bounding_box() for each in page.locator("#chart .annotation-text").all()]
+    assert len(boxes) == 3
+    for one, other in pairwise(boxes):
+        assert one["x"] + one["width"] < other["x"]
+    assert boxes[0]["y"] >= page.locator("#chart").bounding_box()["y"]
+
+
 def test_names_texts_and_errors_that_are_html_stay_text(tab: Tab, evil: Path) -> None:
     page = tab.open(evil)
     page.locator("#training").scroll_into_view_if_needed()
@@ -396,6 +419,8 @@ def test_on_paper_it_is_light_and_open_and_has_no_controls(tab: Tab, evil: Path)
     assert page.locator("#figures-drawn img").count() == 1
     # what is chosen, and how much of it, is told where there are no controls
     assert "criterion L2" in page.inner_text("#training-chart-caption")
+    assert page.inner_text("#answers-pages") == "1 to 25 of 40, page 1 of 2"
+    assert page.locator("#figures-drawn img").get_attribute("alt") == "spread of seeds"
     page.set_viewport_size({"width": 690, "height": 900})
     assert page.locator("#landmarks pre").evaluate("each => each.scrollWidth <= each.clientWidth")
     assert page.evaluate("document.querySelector('#runs-table').scrollWidth") <= 690

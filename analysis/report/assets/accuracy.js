@@ -92,7 +92,7 @@ function buildChart(width) {
   now.panels.forEach((panel, place) => {
     const [x, y] = [suffixed("x", place), suffixed("y", place)];
     const xs = xsOf(panel);
-    const rangeX = spread(where.logarithmic ? xs.map(Math.log10) : xs, 0.05);
+    const rangeX = xs.length ? spread(where.logarithmic ? xs.map(Math.log10) : xs, 0.05) : [0, 1];
     const lines = panel.seen;
     const step = apart(lines, where) ? (0.016 * (rangeX[1] - rangeX[0])) / (lines.length - 1) : 0;
     lines.forEach((line, order) => {

@@ -83,12 +83,11 @@ function chart(element, build) {
           toImageButtonOptions: { filename: data.title + "_" + element.id },
         },
       );
-      element.querySelectorAll("svg.main-svg").forEach((drawn, place) => {
-        if (place) return drawn.setAttribute("aria-hidden", "true");
-        drawn.setAttribute("role", "img");
-        drawn.setAttribute("aria-labelledby", element.closest("section").getAttribute("aria-labelledby"));
-        drawn.setAttribute("aria-describedby", element.id + "-caption");
-      });
+      const [drawn, ...above] = element.querySelectorAll("svg.main-svg");
+      drawn.setAttribute("role", "img");
+      drawn.setAttribute("aria-labelledby", element.closest("section").getAttribute("aria-labelledby"));
+      drawn.setAttribute("aria-describedby", element.id + "-caption");
+      above.forEach((each) => each.setAttribute("aria-hidden", "true"));
       element.dataset.drawn = "true";
     },
     show() {

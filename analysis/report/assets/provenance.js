@@ -43,9 +43,7 @@ function configTable() {
     ),
   );
   at("config-diff").replaceChildren(
-    kept.length
-      ? scroller("Two runs side by side", table)
-      : make("p", { class: "note" }, "They differ in nothing."),
+    kept.length ? scroller("Two runs side by side", table) : make("p", { class: "note" }, "They differ in nothing."),
   );
 }
 
