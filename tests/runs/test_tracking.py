@@ -131,6 +131,15 @@ def test_a_config_that_holds_a_secret_is_refused_and_kept_nowhere(
         assert result.returncode == 1
         assert "task.train: holds what looks like a key, a token or a password" in result.stderr, result.stderr
         assert not [secret for secret in planted if secret in result.stdout + result.stderr]
+    for beside in (
+        f"+hydra.job.env_set.MINE={TOKEN}",
+        "+hydra.job.env_set.MY_TOKEN=anything",
+        "hydra.job.env_copy=[HF_TOKEN]",
+    ):
+        result = regraft(*many, beside, "sweep=bad")
+        assert (
+            result.returncode == 1 and "hydra.job" in result.stderr and "holds what looks like a key" in result.stderr
+        )
     assert not list(leaks(planted, tmp_path, wandb_server))
     assert not list(tmp_path.rglob("record.json"))
 
