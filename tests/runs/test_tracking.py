@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import wandb
 from conftest import BRIEF, Regraft, records
+from processes_apart import start, wait_for
 from recorded import ENTITY, expected_history, on_disk, wandb_path
 from wandb_server import WandbServer
 
@@ -144,17 +141,6 @@ def test_a_config_that_holds_a_secret_is_refused_and_kept_nowhere(
     assert not list(tmp_path.rglob("record.json"))
 
 
-def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "regraft", *arguments],
-        cwd=folder,
-        env=os.environ | {"REGRAFT_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
 @pytest.mark.slow
 def test_a_run_that_is_told_to_stop_goes_on_in_its_w_and_b_run(
     regraft: Regraft, wandb_server: WandbServer, tmp_path: Path, warm_cache: Path
@@ -162,11 +148,7 @@ def test_a_run_that_is_told_to_stop_goes_on_in_its_w_and_b_run(
     run = ["sweep=halved", "loss=kl", "sparsity=0.6", *(each for each in ONLINE if "recovery" not in each)]
     run += ["recovery.steps=60", "runtime.checkpoint_steps=10"]
     process = start(tmp_path, warm_cache, *run)
-    until = time.monotonic() + 120
-    while not list((warm_cache / "progress").glob("*.safetensors")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(lambda: list((warm_cache / "progress").glob("*.safetensors")), process)
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in told, told
@@ -189,11 +171,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_sweep_costs_little_and_nothi
     """While the second of three runs goes: the first is whole, and the third does not try."""
     sweep = ["-m", "sweep=alone", "seed=0,1,2", "loss=kl", *ONLINE, "tracker.timeout=2"]
     process = start(tmp_path, shared_cache, *sweep)
-    until = time.monotonic() + 120
-    while len(wandb_server.runs) < 2:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(lambda: len(wandb_server.runs) == 2, process)
     wandb_server.close()
     told = process.communicate(timeout=120)[0]
     assert process.returncode == 0, told

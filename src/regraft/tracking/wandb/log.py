@@ -277,18 +277,28 @@ class Wandb(Tracker):
             mode="online",
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                x_disable_stats=True,
-                disable_git=True,
-                git_commit=(run.environment.get("commit") or "").rstrip("+") or None,
-                init_timeout=self.timeout,
-                finish_timeout=self.timeout,
-                finish_timeout_raises=True,
-            ),
+            settings=settings(self.timeout, self.timeout, (run.environment.get("commit") or "").rstrip("+")),
         )
         return WandbLog(opened, run, self.log_every, self.log_model, self.timeout)
+
+
+def settings(init_timeout: float, finish_timeout: float, commit: str = "") -> wandb.Settings:
+    """A W&B run that keeps quiet, looks at nothing around it, and gives up in time.
+
+    W&B's own retries stay as they are: if they ran out before `finish_timeout`, what is lost would be lost silently.
+    """
+    import wandb
+
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        disable_git=True,
+        git_commit=commit or None,
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
+        finish_timeout_raises=True,
+    )
 
 
 def prepare() -> None:
