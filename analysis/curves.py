@@ -218,7 +218,7 @@ def varying(table: pandas.DataFrame, columns: Sequence[str]) -> list[str]:
     return [column for position, column in enumerate(columns) if position == 0 or differ(table, column)]
 
 
-def summarise(found: Points, by: Sequence[str] | None = None) -> pandas.DataFrame:
+def summarise(found: Points, by: Sequence[str] | None = None, also: Sequence[str] = ()) -> pandas.DataFrame:
     """Mean of each condition at each point of the x-axis with a 95 % interval.
 
     The interval is over seeds (t quantiles) where at least two of them gave different values. Otherwise, with one
@@ -229,10 +229,12 @@ def summarise(found: Points, by: Sequence[str] | None = None) -> pandas.DataFram
     Args:
         found: The points.
         by: Columns that make a condition; None takes those of facets and lines.
+        also: Further columns of the points, whose means are told.
 
     Returns:
         A table with `by`, the swept column, `mean`, `low`, `high`, `over` (seeds, questions or nothing), `seeds`,
-        `distinct` (number of different models among them), `questions`, and the mean of each sparsity and of `x`.
+        `distinct` (number of different models among them), `questions`, and the mean of each sparsity, of `x` and of
+        each of `also`.
     """
     by = [*found.facets, *found.lines] if by is None else list(by)
     swept = found.axis.swept
@@ -246,9 +248,11 @@ def summarise(found: Points, by: Sequence[str] | None = None) -> pandas.DataFram
                 "seeds": group["seed"].nunique(),
                 "distinct": group["work"].nunique(),
                 "questions": group["n"].max(),
-                "x": float(group["x"].mean()),
             }
-            | {f"{kind}_sparsity": float(group[f"{kind}_sparsity"].mean()) for kind in ("target", "block", "model")}
+            | {
+                column: float(group[column].mean())
+                for column in ("x", "target_sparsity", "block_sparsity", "model_sparsity", *also)
+            }
             | {f"{column}s": len(set(group[column])) for column in found.pooled}
         )
     table = pandas.DataFrame(rows)

@@ -24,6 +24,8 @@ class Metric:
     """Whether it is a share of questions, so that it has an interval over questions (Wilson)."""
     asked: bool = True
     """Whether it is measured by asking questions."""
+    judged: bool = True
+    """Whether there is a better of it at all; else `higher` only says how it is sorted."""
     inverse_of: str = ""
     """The metric whose inverse this is, times `factor`; empty where the record holds it itself."""
     factor: float = 1.0
@@ -64,7 +66,7 @@ KNOWN = {
         _share_of_questions("dense_agreement", "Agreement with the dense model"),
         Metric(name="nll", label="Negative log-likelihood of the answer", unit="nats", higher=False),
         Metric(name="brier", label="Brier score", higher=False),
-        Metric(name="entropy", label="Entropy over the choices", unit="nats", higher=False),
+        Metric(name="entropy", label="Entropy over the choices", unit="nats", higher=False, judged=False),
         Metric(name="ece", label="Expected calibration error", share=True, higher=False),
         Metric(name="dense_kl", label="KL from the dense model", unit="nats", higher=False),
         Metric(name="parameters", label="Parameters", higher=False, asked=False),

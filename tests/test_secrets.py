@@ -52,6 +52,14 @@ def test_what_is_no_secret_stays(monkeypatch: pytest.MonkeyPatch, name: str, val
     assert redact(f"said {value}") == f"said {value}"
 
 
+def test_a_netrc_that_others_may_read_is_known_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NETRC")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".netrc").write_text(f"machine api.wandb.ai login user password {PLANTED}\n")
+    (tmp_path / ".netrc").chmod(0o644)
+    assert redact(f"key {PLANTED}") == f"key {HIDDEN}"
+
+
 def test_the_longer_of_two_secrets_is_hidden_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A_KEY", PLANTED)
     monkeypatch.setenv("B_KEY", f"{PLANTED}-and-more")
@@ -81,6 +89,7 @@ def test_a_netrc_that_cannot_be_read_does_no_harm(tmp_path: Path, monkeypatch: p
         "hf_" + "aB3" * 12,
         "ghp_" + "aB3" * 12,
         "sk-proj-" + "aB3_" * 8,
+        "Bearer " + "aB3-" * 8,
         "wandb_v1_" + "aB3" * 12,
         "local-" + "0123456789" * 4,
     ],
@@ -97,7 +106,11 @@ def test_tokens_are_known_by_their_shape(secret: str) -> None:
         ("postgres://user:p%40ss@host:5432/db", f"postgres://{HIDDEN}@host:5432/db"),
         ("https://host/file?token=abc&x=1", f"https://host/file?{HIDDEN}&x=1"),
         ("https://host/file?x=1&api_key=abc", f"https://host/file?x=1&{HIDDEN}"),
+        ("https://user:p@ss@host/x", f"https://{HIDDEN}@host/x"),
+        ("https://s3/x?X-Amz-Date=1&X-Amz-Signature=ab12", f"https://s3/x?X-Amz-Date=1&{HIDDEN}"),
         ("https://host/models@main", "https://host/models@main"),
+        ("git+ssh://git@host/repository", "git+ssh://git@host/repository"),
+        ("/data/sk-questions-translated-to-slovak-2024.jsonl", "/data/sk-questions-translated-to-slovak-2024.jsonl"),
         ("mail someone@host or hf_hub_download", "mail someone@host or hf_hub_download"),
         ("hub:owner/model@revision", "hub:owner/model@revision"),
         ("sk-learn, a risk-averse local-first method", "sk-learn, a risk-averse local-first method"),

@@ -25,24 +25,33 @@ FADED = 0.6
 """How far runs that are beaten fade."""
 
 
-def unbeaten(values: np.ndarray) -> np.ndarray:
-    """Which rows no other row beats: is at least as low in all columns, and lower in one.
+def unbeaten(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Which rows no other row of their group beats: is at least as low in all columns, and lower in one.
 
     Args:
         values: (rows, columns) numbers, lower is better.
+        groups: (rows,) the group of each row.
 
     Returns:
         (rows,) bool. Equal rows are all in or all out.
     """
     no_worse = (values[:, None, :] <= values[None, :, :]).all(axis=2)
     better = (values[:, None, :] < values[None, :, :]).any(axis=2)
-    return np.logical_not((no_worse & better).any(axis=0))
+    alike = groups[:, None] == groups[None, :]
+    return np.logical_not((no_worse & better & alike).any(axis=0))
 
 
 def points(
-    collection: Collection, x: Metric, y: Metric, split: str | None = None
+    collection: Collection, x: Metric, y: Metric, split: str | None = None, within: Sequence[str] = ()
 ) -> tuple[pandas.DataFrame, str, list[str]]:
     """What the last evaluation of each run measured.
+
+    Args:
+        collection: The runs.
+        x: The one metric.
+        y: The other.
+        split: Questions that choose; None takes selection where all runs were asked, else test.
+        within: Columns of which only runs with the same values beat one another (`model`, `task`).
 
     Returns:
         A table with `run_id`, what runs differ in, `x`, `y` (on the questions that choose), `<split>` (y on the
@@ -74,7 +83,8 @@ def points(
     table = pandas.DataFrame(lines).astype(dict.fromkeys(["x", "y", "dense_x", "dense_y"], float))
     table = table.drop(columns=[each for each in beside if each in table and table[each].isna().all()])
     signs = [-1 if each.higher else 1 for each in (x, y)]
-    table["front"] = unbeaten(table[["x", "y"]].to_numpy() * signs)
+    groups = table.groupby(list(within), dropna=False).ngroup() if within else pandas.Series(0, table.index)
+    table["front"] = unbeaten(table[["x", "y"]].to_numpy() * signs, groups.to_numpy())
     alike = [each for each in (*FACETS, *LINES, "seed") if table[each].nunique(dropna=False) == 1 and each != "loss"]
     return table.drop(columns=alike).sort_values(["x", "y", "run_id"], ignore_index=True), chooses, gaps
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,14 @@ def views(collection: Collection) -> list[dict[str, Any]]:
 def _view(collection: Collection, name: str) -> dict[str, Any] | None:
     structures = set(collection.run_table["structure"])
     known = [each for each in _measured(collection) if each.name != name]
-    costs = [each for each in COSTS if any(each == one.name for one in known)]
+    costs = [each for each in COSTS if name == "target" and any(each == one.name for one in known)]
     axes = [axis(each, structures) for each in ((*SPARSITIES, *costs) if name == "target" else (name,))]
     at = {each.name: [_at(run, each) for run in collection.runs] for each in axes}
+    dense = {
+        each: [measured(run, run.dense_evaluation, KNOWN[each]) for run in collection.runs]
+        for each in costs
+        if each not in CLOCKED
+    }
     axes = [each for each in axes if any(value is not None for value in at[each.name])]
     blocks = {}
     for each in known:
@@ -77,7 +83,7 @@ def _view(collection: Collection, name: str) -> dict[str, Any] | None:
             found = points(collection, each, name)
         except AnalysisError:
             continue
-        blocks[each.name] = _block(collection, found, at)
+        blocks[each.name] = _block(collection, found, at, dense)
     if not blocks:
         return None
     return {
@@ -92,12 +98,10 @@ def _view(collection: Collection, name: str) -> dict[str, Any] | None:
                 "cost": each.name in costs,
                 "clocked": each.name in CLOCKED,
                 "values": _rounded(at[each.name]),
-                "dense": _dense(collection, each),
             }
             for each in axes
         ],
         "metrics": blocks,
-        "fronts": _fronts(collection, costs, known),
         "colours": _colours(blocks.values()),
     }
 
@@ -123,88 +127,127 @@ def _at(run: Run, where: Axis) -> float | None:
     return None if row is None else where.value(run, row)
 
 
-def _dense(collection: Collection, where: Axis) -> list[float]:
-    """Where the dense models stand on an axis of costs."""
-    if where.name not in COSTS or where.name in CLOCKED:
-        return []
-    found = {measured(run, run.dense_evaluation, KNOWN[where.name]) for run in collection.runs}
-    return sorted(value for value in found if value is not None)
+def _block(
+    collection: Collection,
+    found: Points,
+    at: Mapping[str, Sequence[float | None]],
+    dense: Mapping[str, Sequence[float | None]],
+) -> dict[str, Any]:
+    """One metric: its runs, the mean and interval of each condition, and what each panel has beside them.
 
-
-def _block(collection: Collection, found: Points, at: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
-    """One metric: its runs, the mean and interval of each condition, dense and chance."""
-    known, columns = found.metric, [*found.facets, *found.lines]
-    summary, table = summarise(found), found.table
-    keys = conditions(table, columns)
-    places = {key: number for number, key in enumerate(keys)}
-    panels = conditions(table, found.facets)
+    Args:
+        collection: The runs.
+        found: The metric of each run.
+        at: Axis -> the place of each run on it.
+        dense: Axis of costs that compare -> the place of each run's dense model.
+    """
+    known, table = found.metric, found.table
+    columns, others = [*found.facets, *found.lines], found.lines[1:]
+    places = {f"at {name}": [values[run] for run in table["run"]] for name, values in at.items()}
+    summary = summarise(
+        replace(found, table=table.assign(**places).astype(dict.fromkeys(places, float))), also=[*places]
+    )
+    keys, panels, settings = (conditions(table, each) for each in (columns, found.facets, others))
     chances, gaps = curve.guessed(collection, found, panels)
-
-    def placed(frame: pandas.DataFrame, by: Sequence[str], where: Mapping[tuple[object, ...], int]) -> list[int]:
-        lines = frame[list(by)].itertuples(index=False, name=None) if by else [()] * len(frame)
-        return [where[tuple(None if names.is_gap(value) else value for value in line)] for line in lines]
-
-    owners = placed(table, columns, places)
-    # the place of a mean is the mean place of its runs, as `summarise` has it for the axis of the points
-    by = [*columns, found.axis.swept]
-    x = table[by].assign(**{f"at {name}": [values[run] for run in table["run"]] for name, values in at.items()})
-    x = x.astype({f"at {name}": float for name in at}).groupby(by, sort=True, dropna=False, as_index=False).mean()
+    told = _titled(found.facets, panels)
+    first = len(found.facets)
     return {
         "label": known.label,
         "axis": known.axis + " — by the clock of each machine" * (known.name in CLOCKED),
         "unit": "%" if known.share else known.unit,
         "scale": known.scale,
         "share": known.share,
+        "asked": known.asked,
         "clocked": known.name in CLOCKED,
         "facets": [[column, names.COLUMNS.get(column, column)] for column in found.facets],
         "lines": [[column, names.heading(column)] for column in found.lines],
         "conditions": [[names.value(*each) for each in zip(columns, key, strict=True)] for key in keys],
-        "runs": {"run": table["run"].tolist(), "condition": owners, "value": _rounded(table["value"])},
+        "labels": [names.label(found.lines, key[first:]) for key in keys],
+        "panel": [panels.index(key[:first]) for key in keys],
+        "setting": [settings.index(key[first + 1 :]) for key in keys],
+        "panels": [
+            {
+                "title": names.title(
+                    told, [value for column, value in zip(found.facets, panel, strict=True) if column in told]
+                ),
+                "chance": chances.get(panel),
+                **_dense(select(table, found.facets, panel), dense),
+            }
+            for panel in panels
+        ],
+        "fronts": {cost: front for cost in dense if (front := _front(collection, cost, found)) is not None},
+        "runs": {
+            "run": table["run"].tolist(),
+            "condition": _numbers(table, columns, keys),
+            "value": _rounded(table["value"]),
+        },
         "means": {
-            "condition": placed(summary, columns, places),
+            "condition": _numbers(summary, columns, keys),
             "mean": _rounded(summary["mean"]),
             "low": _rounded(summary["low"]),
             "high": _rounded(summary["high"]),
             "over": summary["over"].tolist(),
             "seeds": summary["seeds"].tolist(),
-            "x": {name: _rounded(x[f"at {name}"]) for name in at},
+            "x": {name: _rounded(summary[f"at {name}"]) for name in at},
         },
-        "dense": _by_panel(found, panels),
-        "chance": [
-            [[names.value(*each) for each in zip(found.facets, panel, strict=True)], value]
-            for panel, value in chances.items()
-        ],
         "gaps": few([*found.gaps, *gaps]),
     }
 
 
-def _by_panel(found: Points, panels: Sequence[tuple[object, ...]]) -> list[list[Any]]:
-    """The dense values of each panel."""
+def _numbers(table: pandas.DataFrame, columns: Sequence[str], keys: Sequence[tuple[object, ...]]) -> list[int]:
+    """The number of the condition of each line."""
+    places = {key: number for number, key in enumerate(keys)}
+    lines = table[list(columns)].itertuples(index=False, name=None)
+    return [places[tuple(None if names.is_gap(value) else value for value in line)] for line in lines]
+
+
+def _titled(facets: Sequence[str], panels: Sequence[tuple[object, ...]]) -> list[str]:
+    """Columns that the title of a panel needs: not those that follow from its model and task."""
+    whole = pandas.DataFrame(panels, columns=list(facets), dtype=object)
+    known = [column for column in ("model", "task") if column in facets]
     return [
-        [
-            [names.value(*each) for each in zip(found.facets, panel, strict=True)],
-            _rounded(sorted(set(select(found.table, found.facets, panel)["dense"].dropna()))),
-        ]
-        for panel in panels
+        column
+        for column in facets
+        if column in ("criterion", *known)
+        or not known
+        or whole.groupby(known, dropna=False)[column].nunique(dropna=False).gt(1).any()
     ]
 
 
-def _fronts(collection: Collection, costs: Sequence[str], known: Sequence[Metric]) -> dict[str, dict[str, Any]]:
-    """Cost -> metric -> the runs that no other beats in both, and the questions that choose them."""
-    number = {run.record.run_id: place for place, run in enumerate(collection.runs)}
-    found: dict[str, dict[str, Any]] = {}
-    for cost in costs:
-        found[cost] = {}
-        for each in known:
-            if each.name not in KNOWN or each.name in COSTS:
-                continue
-            try:
-                table, chooses, _ = pareto.points(collection, metric(cost), each)
-            except AnalysisError:
-                continue
-            best = table[table["front"]]["run_id"]
-            found[cost][each.name] = {"runs": [number[run] for run in best], "split": chooses}
-    return found
+def _dense(table: pandas.DataFrame, dense: Mapping[str, Sequence[float | None]]) -> dict[str, Any]:
+    """The dense models of a panel: their values, and with each cost the pairs of both."""
+    table = table.dropna(subset="dense")
+    pairs = {
+        cost: {
+            (values[run], value)
+            for run, value in zip(table["run"], table["dense"], strict=True)
+            if values[run] is not None
+        }
+        for cost, values in dense.items()
+    }
+    return {
+        "dense": _rounded(sorted(set(table["dense"]))),
+        "stars": {cost: [_rounded(pair) for pair in sorted(each)] for cost, each in pairs.items()},
+    }
+
+
+def _front(collection: Collection, cost: str, found: Points) -> dict[str, Any] | None:
+    """The runs of each panel that no other of it beats in cost and metric, and the questions that choose them.
+
+    None where better has no meaning: of what is counted rather than asked, of a clock, of an unknown metric.
+    """
+    known = found.metric
+    if known.name not in KNOWN or known.name in CLOCKED or not (known.asked and known.judged):
+        return None
+    try:
+        table, chooses, _ = pareto.points(collection, metric(cost), known, within=found.facets)
+    except AnalysisError:
+        return None
+    best = set(table[table["front"]]["run_id"])
+    return {
+        "split": chooses,
+        "rows": [row for row, run in enumerate(found.table["run"]) if collection.runs[run].record.run_id in best],
+    }
 
 
 def _colours(blocks: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
 from regraft.environment import rank
 from regraft.records import Record, SchemaError, is_finished
-from regraft.secrets import redact
+from regraft.secrets import excepthook, redact
 from regraft.sweeps import worker
 from regraft.sweeps.claims import claimed
 from regraft.sweeps.failures import RunBusy, RunFailed, RunStopped, SweepFailed
@@ -89,6 +89,7 @@ def _one(config: RunConfig, folder: Path, composed: DictConfig, settings: DictCo
 def main() -> None:
     """Entry point: errors of the user come out as one message, with exit code 1; a signal as 128 and its number."""
     register()
+    sys.excepthook = excepthook
     # let errors through to here, where they are told in one place
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     # a launcher that reports usage does so only if it is asked to

@@ -384,6 +384,8 @@ class RunInfo:
     def name(self) -> str:
         """For people: `l2 50% kl seed 0`."""
         criterion, loss = (self.choices.get(group, "") for group in ("pruner/criterion", "loss"))
+        if not self.choices:
+            return f"{self.config.get('evaluate')}"  # a checkpoint of which no more is known
         sparsity = f"{100 * float(self.config['sparsity']):g}%"
         return " ".join(filter(None, [criterion, sparsity, loss, f"seed {self.config['seed']}"]))
 

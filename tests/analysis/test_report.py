@@ -372,14 +372,54 @@ def test_the_charts_have_the_numbers_of_the_analysis(study: Collection, without_
             assert means["over"] == expected["over"].tolist()
     conditions = view["metrics"]["accuracy"]["conditions"]
     assert [conditions[number] for number in view["metrics"]["accuracy"]["means"]["condition"]][:1] == [["L2", "CE"]]
-    assert view["metrics"]["accuracy"]["dense"] == [[["L2"], [0.97]], [["random"], [0.97]]]
-    assert view["metrics"]["accuracy"]["chance"] == [[["L2"], 0.2], [["random"], 0.2]]
-    assert view["metrics"]["nll"]["chance"] == []
-    table, chooses, _ = pareto.points(study, metric("parameters"), ACCURACY)
-    front = view["fronts"]["parameters"]["accuracy"]
-    assert front["split"] == chooses
-    assert {study.runs[run].record.run_id for run in front["runs"]} == set(table[table["front"]]["run_id"])
+    panels = view["metrics"]["accuracy"]["panels"]
+    assert [panel["title"] for panel in panels] == ["criterion L2", "criterion random"]
+    assert [(panel["dense"], panel["chance"]) for panel in panels] == [([0.97], 0.2)] * 2
+    assert view["metrics"]["accuracy"]["panel"] == [0, 0, 0, 1, 1, 1]
+    assert {panel["chance"] for panel in view["metrics"]["nll"]["panels"]} == {None}
+    assert {view["metrics"][name]["asked"] for name in ("parameters", "bytes", "macs_per_token")} == {False}
     assert view["colours"]["KL"] == ["#0072B2", "square"] and view["colours"]["CE"] == ["#D55E00", "circle"]
+
+
+def test_the_front_is_that_of_each_panel_where_better_has_a_meaning(
+    study: Collection, without_figures: None, tmp_path: Path
+) -> None:
+    (view,) = pages.data(report.write(study, tmp_path)[0])["charts"]
+    blocks = view["metrics"]
+    told = {name: set(block["fronts"]) for name, block in blocks.items()}
+    # neither the clock, nor entropy, nor sizes against sizes
+    assert told.pop("accuracy") == told.pop("nll") == {"parameters", "bytes", "macs_per_token"}
+    assert not any(told[name] for name in ("entropy", "tokens_per_second", "milliseconds_per_token", "parameters"))
+    assert not any(told[name] for name in ("non_embedding_parameters", "bytes", "macs_per_token"))
+    front, owners = blocks["accuracy"]["fronts"]["parameters"], blocks["accuracy"]["runs"]
+    for panel, criterion in enumerate(("l2", "random")):
+        alone = replace(study, runs=tuple(run for run in study.runs if run.choice("criterion") == criterion))
+        table, chooses, _ = pareto.points(alone, metric("parameters"), ACCURACY)
+        drawn = {
+            study.runs[owners["run"][row]].record.run_id
+            for row in front["rows"]
+            if blocks["accuracy"]["panel"][owners["condition"][row]] == panel
+        }
+        assert front["split"] == chooses and drawn == set(table[table["front"]]["run_id"])
+
+
+def test_each_panel_has_the_dense_model_of_its_own_and_a_title_that_tells_it(tmp_path: Path, made: Made) -> None:
+    for model, task, size, accuracy in (("small", "facts", 1e6, 0.97), ("large", "words", 9e6, 0.6)):
+        for criterion in ("l2", "random"):
+            record = sweeps.record(
+                criterion=criterion, metrics={"parameters": size / 2}, dense={"parameters": size, "accuracy": accuracy}
+            )
+            choices = {**record.choices, "model": model, "task": task, "preparation": f"{model}_fine_tune"}
+            sweeps.save(replace(record, choices=choices, run_id=f"{criterion}_{model}"), tmp_path / "study")
+    (view,) = made(tmp_path / "study")["charts"]
+    panels = {panel["title"]: panel["stars"]["parameters"] for panel in view["metrics"]["accuracy"]["panels"]}
+    # how the model was prepared follows from which it is
+    assert panels == {
+        "criterion L2, model large, task words": [[9_000_000, 0.6]],
+        "criterion L2, model small, task facts": [[1_000_000, 0.97]],
+        "criterion random, model large, task words": [[9_000_000, 0.6]],
+        "criterion random, model small, task facts": [[1_000_000, 0.97]],
+    }
 
 
 def test_what_was_varied_is_the_first_axis(scaling: Collection, without_figures: None, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pages
@@ -79,6 +80,16 @@ def lines(page: Page, chart: str = "chart") -> int:
     return page.locator(f"#{chart} .scatterlayer path.js-line").count()
 
 
+def rings(page: Page) -> int:
+    """Runs that are marked as those of a front."""
+    return int(
+        page.evaluate(
+            "chart.data.filter((each) => each.marker?.symbol === 'circle-open')"
+            ".reduce((sum, each) => sum + each.x.length, 0)"
+        )
+    )
+
+
 def column(page: Page, name: str) -> list[str]:
     """The cells of a column of the table of runs that are shown."""
     keys = [head.get_attribute("data-key") for head in page.locator("#runs-table th[data-key]").all()]
@@ -94,29 +105,72 @@ def questions(page: Page) -> set[str]:
     return {each.get_attribute("data-question") or "" for each in page.locator("button.question").all()}
 
 
+def contrast(one: str, other: str) -> float:
+    """Of two colours as a browser tells them (WCAG 2)."""
+
+    def luminance(colour: str) -> float:
+        parts = [float(part) / 255 for part in re.findall(r"[\d.]+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
 def test_charts_are_drawn_and_follow_their_controls(tab: Tab, evil: Path) -> None:
     page = tab.open(evil)
     # two criteria, four losses each
     assert lines(page) == 8
     assert page.locator("#chart .xtitle").first.inner_html() == "Share of MLP neurons removed (%)"
     assert "95 % intervals" in page.inner_text("#chart-caption")
+    assert "moved sideways" in page.inner_text("#chart-caption")
+    buttons = page.locator("#chart .modebar-btn").evaluate_all("all => all.map((each) => each.dataset.title)")
+    assert buttons and set(buttons) == {
+        "Download plot as a PNG",
+        "Zoom",
+        "Pan",
+        "Zoom in",
+        "Zoom out",
+        "Reset axes",
+    }
     page.select_option("[name=chart-axis]", "0/parameters")
     assert page.locator("#chart .xtitle").first.inner_html() == "Parameters"
     # the staircase of the front in each panel
     assert lines(page) == 10
     assert "no other run" in page.inner_text("#chart-caption")
+    # all that stands at one size stands at one place
+    assert "moved sideways" not in page.inner_text("#chart-caption")
+    places = page.evaluate(
+        "chart.data.filter((each) => each.error_y).map((each) => each.x[each.x.length - 1] / 520010)"
+    )
+    assert len(places) == 8 and places == pytest.approx([1.0] * 8, rel=1e-6)
+    # rings are those of lines that are seen; without KL what KL beats has no staircase
+    page.locator("#chart-legend button", has_text="KL").click()
+    assert lines(page) == 6 and 0 < rings(page) < 9
+    page.locator("#chart-legend button", has_text="KL").click()
     page.uncheck("[name=chart-front]")
-    assert lines(page) == 8
+    assert lines(page) == 8 and rings(page) == 0
     page.select_option("[name=chart-criterion]", "L2")
     assert lines(page) == 4
     page.select_option("[name=chart-metric]", "nll")
     assert "Negative log-likelihood" in page.locator("#chart .ytitle").first.inner_html()
+    assert "criterion L2" in page.inner_text("#chart-caption")
     page.select_option("[name=chart-axis]", "0/milliseconds_per_token")
+    # no line and no front over clock time, and no m for thousandths beside ms
+    assert lines(page) == 0 and page.locator("[name=chart-front]").count() == 0
+    ticks = page.locator("#chart .xtick text").all_text_contents()
+    assert ticks and all(re.fullmatch(r"[\d.]+", each) for each in ticks)
     assert "by the clock" in page.locator("#chart .xtitle").first.inner_html()
     assert "do not compare" in page.inner_text("#chart-caption")
+    # the list too says what was measured by a clock; and what is counted asks no questions
+    assert "by the clock" in page.inner_text("[name=chart-metric] option[value=tokens_per_second]")
+    page.select_option("[name=chart-metric]", "parameters")
+    assert "parameters, criterion L2." in page.inner_text("#chart-caption")
+    assert "questions" not in page.inner_text("#chart-caption")
     page.click("#chart-numbers summary")
     expect(page.locator("#chart-numbers tbody tr")).to_have_count(8)
     # by keyboard: CE off and on again
+    page.select_option("[name=chart-axis]", "0/block")
     button = page.locator("#chart-legend button", has_text="CE")
     button.focus()
     page.keyboard.press("Space")
@@ -145,10 +199,13 @@ def test_training_curves_are_drawn_when_they_are_looked_at(tab: Tab, evil: Path)
 
 def test_runs_are_sorted_filtered_and_paged(tab: Tab, evil: Path) -> None:
     page = tab.open(evil)
-    assert page.inner_text("#runs-count") == "50 of 50 runs"
+    assert page.inner_text("#runs-count") == "50 of 50 runs, by run"
+    assert head(page, "id").get_attribute("aria-sort") == "ascending"
     assert page.locator("#runs-table tbody tr").count() == 25
     page.click("#runs-pages button:last-of-type")
-    assert "page 2 of 2" in page.inner_text("#runs-pages")
+    assert "26 to 50 of 50, page 2 of 2" in page.inner_text("#runs-pages")
+    # there is no next page, so the keyboard goes on with the other button
+    expect(page.locator("#runs-pages button", has_text="Previous")).to_be_focused()
     head(page, "accuracy").locator("button").click()
     assert head(page, "accuracy").get_attribute("aria-sort") == "ascending"
     assert "page 1 of 2" in page.inner_text("#runs-pages")
@@ -157,18 +214,19 @@ def test_runs_are_sorted_filtered_and_paged(tab: Tab, evil: Path) -> None:
     # by keyboard: the same button keeps the focus, and turns the order
     page.keyboard.press("Enter")
     assert head(page, "accuracy").get_attribute("aria-sort") == "descending"
+    assert page.inner_text("#runs-count") == "50 of 50 runs, by accuracy (%), falling"
     values = [float(text) for text in column(page, "accuracy")]
     assert values == sorted(values, reverse=True)
     # runs without a number stand last in either order
     page.click("#runs-pages button:last-of-type")
     assert column(page, "accuracy")[-2:] == ["", ""]
     page.select_option("[name=runs-loss]", "KL")
-    assert page.inner_text("#runs-count") == "13 of 50 runs"
+    assert page.inner_text("#runs-count").startswith("13 of 50 runs")
     page.select_option("[name=runs-status]", "failed")
-    assert page.inner_text("#runs-count") == "1 of 50 runs"
+    assert page.inner_text("#runs-count").startswith("1 of 50 runs")
     page.select_option("[name=runs-status]", "")
     page.fill("[name=runs-text]", "random kl")
-    expect(page.locator("#runs-count")).to_have_text("6 of 50 runs")
+    expect(page.locator("#runs-count")).to_contain_text("6 of 50 runs")
     assert set(column(page, "criterion")) == {"random"}
 
 
@@ -273,6 +331,22 @@ def test_what_a_verdict_rests_on_beside_its_test_stands_in_its_cell(
     assert "Holm" not in page.inner_text("#pairs .note")
 
 
+def test_long_titles_of_panels_stand_beside_one_another(
+    tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(3):
+        made = sweeps.record(questions=3)
+        choices = {**made.choices, "model": f"language_model_of_a_long_name_{number}", "task": f"long_task_{number}"}
+        sweeps.save(replace(made, choices=choices, run_id=f"run{number}"), tmp_path / "study")
+    monkeypatch.setattr(report, "FIGURES", {})
+    page = tab.open(report.write(collect([tmp_path / "study"]), tmp_path)[0])
+    boxes = [each.bounding_box() for each in page.locator("#chart .annotation-text").all()]
+    assert len(boxes) == 3
+    for one, other in pairwise(boxes):
+        assert one["x"] + one["width"] < other["x"]
+    assert boxes[0]["y"] >= page.locator("#chart").bounding_box()["y"]
+
+
 def test_names_texts_and_errors_that_are_html_stay_text(tab: Tab, evil: Path) -> None:
     page = tab.open(evil)
     page.locator("#training").scroll_into_view_if_needed()
@@ -306,9 +380,21 @@ def test_the_theme_is_the_reader_s_and_stays(tab: Tab, evil: Path) -> None:
     def stroke() -> str:
         return str(page.locator("#chart path.js-line").first.evaluate("line => line.style.stroke"))
 
+    def contrasts() -> list[float]:
+        """Of the edge of a control, of its arrow, of the status of a failed run and of lines, with the ground."""
+        edge = page.locator("[name=chart-metric]").evaluate("each => getComputedStyle(each).borderColor")
+        arrow = head(page, "seed").locator("button").evaluate("each => getComputedStyle(each, '::after').color")
+        icon = page.locator("#chart .modebar-btn path").first.evaluate("each => getComputedStyle(each).fill")
+        wrong = page.locator("#runs-table td.failed").evaluate("each => getComputedStyle(each).color")
+        drawn = page.locator("#chart path.js-line").evaluate_all("all => all.map((each) => each.style.stroke)")
+        return [contrast(each, ground()) for each in (wrong, edge, arrow, icon, *drawn)]
+
+    page.select_option("[name=runs-status]", "failed")
+    assert contrasts()[0] >= 4.5 and min(contrasts()) >= 3
     light, line = ground(), stroke()
     page.locator("#theme").focus()
     page.keyboard.press("Enter")
+    assert contrasts()[0] >= 4.5 and min(contrasts()) >= 3
     assert ground() != light and stroke() != line
     page.reload()
     page.locator("#accuracy").scroll_into_view_if_needed()
@@ -345,6 +431,13 @@ def test_on_paper_it_is_light_and_open_and_has_no_controls(tab: Tab, evil: Path)
         assert not page.locator(hidden).is_visible(), hidden
     assert page.locator("#runs-table tbody tr").count() == 50
     assert page.locator("#figures-drawn img").count() == 1
+    # what is chosen, and how much of it, is told where there are no controls
+    assert "criterion L2" in page.inner_text("#training-chart-caption")
+    assert page.inner_text("#answers-pages") == "1 to 25 of 40, page 1 of 2"
+    assert page.locator("#figures-drawn img").get_attribute("alt") == "spread of seeds"
+    page.set_viewport_size({"width": 690, "height": 900})
+    assert page.locator("#landmarks pre").evaluate("each => each.scrollWidth <= each.clientWidth")
+    assert page.evaluate("document.querySelector('#runs-table').scrollWidth") <= 690
     page.emulate_media(media="screen")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     assert not page.locator("#verdicts li").first.is_visible()
@@ -365,6 +458,14 @@ def test_it_is_used_by_keyboard_alone(tab: Tab, evil: Path) -> None:
     assert {"chart-metric", "chart-axis", "chart-criterion", "chart-single", "chart-numbers"} <= reached
     named = "document.activeElement.matches(':focus-visible') && getComputedStyle(document.activeElement).outlineStyle"
     assert page.evaluate(named) == "solid"
+    # what is drawn has a name and a description, and what is scrolled is reached and has a name
+    assert page.locator("#chart svg[role=img]").get_attribute("aria-describedby") == "chart-caption"
+    page.evaluate("document.querySelectorAll('details').forEach((each) => (each.open = true))")
+    scrolled = page.evaluate(
+        "[...document.querySelectorAll('main *')].filter((each) => getComputedStyle(each).overflowX === 'auto')"
+        ".map((each) => [each.className, each.tabIndex, each.getAttribute('aria-label')])"
+    )
+    assert len(scrolled) > 8 and all(place == 0 and name for _, place, name in scrolled), scrolled
     unnamed = page.evaluate(
         "[...document.querySelectorAll('select, input, button')].filter((each) => !each.closest('.modebar') && "
         "!(each.labels && each.labels.length) && !each.textContent.trim()).length"
@@ -385,11 +486,11 @@ def test_without_scripts_the_findings_are_read(browser: Browser, evil: Path) -> 
 def test_five_hundred_runs_work(tab: Tab, many: Path) -> None:
     page = tab.open(many)
     assert many.stat().st_size < MOST_MEGABYTES * 1e6
-    assert page.inner_text("#runs-count") == "500 of 500 runs"
+    assert page.inner_text("#runs-count") == "500 of 500 runs, by run"
     assert page.locator("#runs-table tbody tr").count() == 25
     head(page, "seed").locator("button").click()
     assert set(column(page, "seed")) == {"0", "1"}
     page.select_option("[name=runs-loss]", "KL")
-    assert page.inner_text("#runs-count") == "250 of 500 runs"
+    assert page.inner_text("#runs-count").startswith("250 of 500 runs")
     assert "480 of 480 questions" in page.inner_text("#answers-count")
     assert lines(page) == 4

@@ -8,13 +8,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas
 import pytest
 from conftest import BRIEF, Regraft, numbers, records
+from processes_apart import start, wait_for
 from safetensors import safe_open
 
 from regraft.records import Manifest, is_running, was_killed
@@ -23,32 +23,11 @@ LONG = [override for override in BRIEF if not override.startswith("recovery.")]
 """As brief, but for the steps of recovery."""
 
 
-def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    """`regraft ...` in a process group of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "regraft", *arguments],
-        cwd=folder,
-        env=os.environ | {"REGRAFT_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-
-
 def kill(process: subprocess.Popen[str]) -> None:
     """The process and its workers, at once."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-
-
-def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until, "it did not happen"
-        time.sleep(0.02)
 
 
 def folders(sweep: Path) -> list[Path]:

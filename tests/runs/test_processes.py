@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas
 import pytest
 from conftest import BRIEF, Regraft, records
+from processes_apart import start
 
 from regraft.records import Record
 
@@ -21,25 +20,8 @@ RUN = ["loss=kl", "teacher=cached", "sparsity=0.6", "recovery.batch_size=15", "r
 
 
 def torchrun(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            "-m",
-            "regraft",
-            *arguments,
-        ],
-        cwd=folder,
-        env=os.environ | {"REGRAFT_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    by = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    return start(folder, cache, *arguments, by=by)
 
 
 def values(record: Record) -> dict[tuple, float | None]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import wandb
 from conftest import BRIEF, Regraft, records
+from processes_apart import start, wait_for
 from recorded import ENTITY, expected_history, on_disk, wandb_path
 from wandb_server import WandbServer
 
@@ -131,19 +128,17 @@ def test_a_config_that_holds_a_secret_is_refused_and_kept_nowhere(
         assert result.returncode == 1
         assert "task.train: holds what looks like a key, a token or a password" in result.stderr, result.stderr
         assert not [secret for secret in planted if secret in result.stdout + result.stderr]
+    for beside in (
+        f"+hydra.job.env_set.MINE={TOKEN}",
+        "+hydra.job.env_set.MY_TOKEN=anything",
+        "hydra.job.env_copy=[HF_TOKEN]",
+    ):
+        result = regraft(*many, beside, "sweep=bad")
+        assert (
+            result.returncode == 1 and "hydra.job" in result.stderr and "holds what looks like a key" in result.stderr
+        )
     assert not list(leaks(planted, tmp_path, wandb_server))
     assert not list(tmp_path.rglob("record.json"))
-
-
-def start(folder: Path, cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "regraft", *arguments],
-        cwd=folder,
-        env=os.environ | {"REGRAFT_CACHE": str(cache), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
 
 
 @pytest.mark.slow
@@ -153,11 +148,7 @@ def test_a_run_that_is_told_to_stop_goes_on_in_its_w_and_b_run(
     run = ["sweep=halved", "loss=kl", "sparsity=0.6", *(each for each in ONLINE if "recovery" not in each)]
     run += ["recovery.steps=60", "runtime.checkpoint_steps=10"]
     process = start(tmp_path, warm_cache, *run)
-    until = time.monotonic() + 120
-    while not list((warm_cache / "progress").glob("*.safetensors")):
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(lambda: list((warm_cache / "progress").glob("*.safetensors")), process)
     process.send_signal(signal.SIGTERM)
     told = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in told, told
@@ -180,11 +171,7 @@ def test_a_server_that_is_killed_in_the_middle_of_a_sweep_costs_little_and_nothi
     """While the second of three runs goes: the first is whole, and the third does not try."""
     sweep = ["-m", "sweep=alone", "seed=0,1,2", "loss=kl", *ONLINE, "tracker.timeout=2"]
     process = start(tmp_path, shared_cache, *sweep)
-    until = time.monotonic() + 120
-    while len(wandb_server.runs) < 2:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    wait_for(lambda: len(wandb_server.runs) == 2, process)
     wandb_server.close()
     told = process.communicate(timeout=120)[0]
     assert process.returncode == 0, told

@@ -28,8 +28,8 @@ class Moody(Tracker):
     later: ClassVar[str] = "`make sync` sends it"
 
     fails_in: str = ""
-    error: Exception = field(default_factory=lambda: OSError("the line is dead.\n"), compare=False)
-    told: list[str] = field(default_factory=list, compare=False)
+    error: Exception = field(default_factory=lambda: OSError("the line is dead.\n"), repr=False)
+    told: list[str] = field(default_factory=list, repr=False)
 
     def start(self, run: RunInfo) -> RunLog:
         self.take("start")
@@ -135,6 +135,17 @@ def test_later_runs_leave_it_alone_for_a_while(
     clock[0] += 2
     whole(Guarded(tracker=later), recorded(tmp_path, seed=3))
     assert later.told[0] == "start" and len(warnings(caplog)) == 2
+
+
+def test_what_is_wrong_with_one_run_alone_keeps_no_other_away(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole(
+        Guarded(tracker=Moody(fails_in="start", error=ValueError("a tag is too long\nin four\nlines"))),
+        recorded(tmp_path),
+    )
+    assert len(warnings(caplog)) == 1 and "lines" not in warnings(caplog)[0]
+    later = Moody(fails_in="start", error=ValueError())
+    whole(Guarded(tracker=later), recorded(tmp_path, seed=1))
+    assert later.told == ["start"]
 
 
 def test_a_machine_that_has_just_started_has_seen_no_failure(tmp_path: Path, clock: list[float]) -> None:

@@ -114,6 +114,12 @@ def test_a_finished_run_is_read_back_as_it_was_recorded(
         if "2" in metric
     }
     assert set(axes) == {"recover/*", "test/*", "selection/*", "scores/*", "layers/*"}
+    named = {
+        metric["1"]: metric
+        for metric in wandb_server.run(wandb_path(folder)).raw_config["_wandb"]["value"]["m"]
+        if "1" in metric
+    }
+    assert {"parameters", "bytes", "macs_per_token"} <= set(named), "sizes are drawn against W&B's own steps"
 
     artifacts = {artifact.type: artifact for artifact in run.logged_artifacts()}
     assert set(artifacts) == {"record", "run_table"}, "a checkpoint is sent unasked"
@@ -128,6 +134,19 @@ def test_a_finished_run_is_read_back_as_it_was_recorded(
     }
     assert artifacts["record"].metadata == {"run_id": record.run_id, "sweep": "study", "status": "finished"}
     assert not (folder / "wandb").exists()
+
+
+def test_a_checkpoint_of_which_no_dense_model_is_known_is_not_called_dense(
+    wandb_server: WandbServer, tmp_path: Path
+) -> None:
+    folder = recorded(tmp_path)
+    record = Record.load(folder)
+    loaded = [replace(stage, stage="load") if stage.stage == "prepare" else stage for stage in record.stages[:2]]
+    replace(record, stages=loaded, rows=[row for row in record.rows if row.stage_index == 1], choices={}).save(folder)
+    mirror(folder, ONLINE)
+    run = wandb.Api().run(wandb_path(folder))
+    assert run.summary["test/accuracy"] and "dense/test/accuracy" not in run.summary
+    assert "predictions" not in run.summary
 
 
 def test_the_table_of_predictions_shows_texts(wandb_server: WandbServer, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,9 @@ def test_sweeps_are_chosen_by_name(say: Say, wandb_server: WandbServer) -> None:
     assert sync.main(["multirun/study", "multirun/other"]) == 0
     assert say("collect", "other", "--from", SOURCE)[0] == 0
     assert [path.name for path in KEPT.iterdir()] == ["other"]
+    _, told, _ = say("collect", "study", "other", "--from", SOURCE)
+    assert told.index("study") < told.index("other"), "of two runs the first counts: their order is the user's"
+    shutil.rmtree(KEPT / "study")
     code, _, told = say("collect", "other", "absent", "--from", SOURCE)
     assert code == 2 and "there is no absent" in told and "make sync" in told
     assert say("collect", "--from", SOURCE)[0] == 0

@@ -78,6 +78,14 @@ def test_a_run_that_was_logged_online_is_not_sent_again(
     assert changes(wandb_server) == before
 
 
+def test_what_an_earlier_version_left_for_wandb_sync_stays(wandb_server: WandbServer, tmp_path: Path) -> None:
+    folder = recorded(tmp_path)
+    (folder / "wandb" / "offline-run-old").mkdir(parents=True)
+    for _ in range(2):
+        assert main([str(tmp_path / "study")]) == 0
+        assert (folder / "wandb" / "offline-run-old").is_dir()
+
+
 @pytest.mark.parametrize("after", [3, 6, 9])
 def test_a_run_that_w_and_b_has_in_part_is_completed(wandb_server: WandbServer, tmp_path: Path, after: int) -> None:
     """Its process was killed, and W&B still believes that it runs or takes it for dead."""

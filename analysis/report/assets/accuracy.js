@@ -25,41 +25,28 @@ function chosen(of) {
 /** What the chart shows: panels of lines, with the numbers of each. */
 function drawnNow() {
   const of = block();
-  const facets = of.facets.length;
   const kept = chosen(of);
-  const texts = (number) => of.conditions[number];
-  const keys = unique(kept.map((number) => JSON.stringify(texts(number).slice(0, facets))));
-  const others = unique(kept.map((number) => JSON.stringify(texts(number).slice(facets + 1))));
+  const numbers = unique(kept.map((number) => of.panel[number]));
+  const settings = unique(kept.map((number) => of.setting[number]));
   return {
     of,
-    left: Math.max(0, keys.length - PANELS),
-    panels: keys.slice(0, PANELS).map((key) => ({
-      key,
-      title: of.facets
-        .map(([, label], place) => (JSON.parse(key)[place] ? label + " " + JSON.parse(key)[place] : ""))
-        .filter(Boolean)
-        .join(", "),
-      lines: kept
-        .filter((number) => JSON.stringify(texts(number).slice(0, facets)) === key)
+    left: Math.max(0, numbers.length - PANELS),
+    panels: numbers.slice(0, PANELS).map((panel) => {
+      const lines = kept
+        .filter((number) => of.panel[number] === panel)
         .map((number) => ({
           number,
-          first: texts(number)[facets],
-          dash: DASHES[others.indexOf(JSON.stringify(texts(number).slice(facets + 1))) % DASHES.length],
-          label: texts(number)
-            .slice(facets)
-            .map((text, place) =>
-              place && text
-                ? of.lines[place][0] === "variant"
-                  ? text
-                  : of.lines[place][1].toLowerCase() + " " + text
-                : text,
-            )
-            .filter(Boolean)
-            .join(", "),
-        })),
-    })),
+          first: of.conditions[number][of.facets.length],
+          dash: DASHES[settings.indexOf(of.setting[number]) % DASHES.length],
+          label: of.labels[number],
+        }));
+      return { ...of.panels[panel], number: panel, lines, seen: lines.filter((line) => !state.hidden.has(line.first)) };
+    }),
   };
 }
+
+/** Whether lines stand beside their places, so that bars can be told apart: never along what is itself measured. */
+const apart = (lines, where) => !where.cost && !where.logarithmic && lines.length > 1 && lines.length <= 8;
 
 /** Condition -> its rows, those that have a place. */
 function rowsOf(conditions, hasPlace) {
@@ -71,8 +58,6 @@ function rowsOf(conditions, hasPlace) {
   });
   return found;
 }
-
-const inPanel = (told, key) => (told.find(([texts]) => JSON.stringify(texts) === key) || [null, null])[1];
 
 function buildChart(width) {
   const now = drawnNow();
@@ -90,11 +75,15 @@ function buildChart(width) {
     of.axis,
     width < NARROW ? 300 : 400,
   );
-  const xs = where.values
-    .filter((value) => value !== null)
-    .map((value) => scaleX * value)
-    .concat(where.dense);
-  const rangeX = where.logarithmic ? spread(xs.map(Math.log10), 0.05) : spread(xs, 0.05);
+  const stars = (panel) => panel.stars[where.name] || [];
+  // sparsities have one range in all panels; costs of several models do not lie on one scale
+  const xsOf = (panel) =>
+    of.runs.run
+      .filter((_, row) => !where.cost || of.panel[of.runs.condition[row]] === panel.number)
+      .map((run) => where.values[run])
+      .concat(stars(panel).map(([cost]) => cost))
+      .filter((value) => value !== null)
+      .map((value) => scaleX * value);
   const traces = [];
   const ys = [];
   const meansOf = rowsOf(of.means.condition, (row) => of.means.x[where.name][row] !== null);
@@ -102,14 +91,15 @@ function buildChart(width) {
   layout.shapes = [];
   now.panels.forEach((panel, place) => {
     const [x, y] = [suffixed("x", place), suffixed("y", place)];
-    const lines = panel.lines.filter((line) => !state.hidden.has(line.first));
-    const step = where.logarithmic ? 0 : (0.016 * (rangeX[1] - rangeX[0])) / Math.max(1, lines.length - 1);
+    const xs = xsOf(panel);
+    const rangeX = xs.length ? spread(where.logarithmic ? xs.map(Math.log10) : xs, 0.05) : [0, 1];
+    const lines = panel.seen;
+    const step = apart(lines, where) ? (0.016 * (rangeX[1] - rangeX[0])) / (lines.length - 1) : 0;
     lines.forEach((line, order) => {
-      const shift = lines.length > 8 ? 0 : (order - (lines.length - 1) / 2) * step;
+      const shift = (order - (lines.length - 1) / 2) * step;
       const colour = colourOf(line.first);
-      const mean = (meansOf.get(line.number) || []).sort(
-        (a, b) => of.means.x[where.name][a] - of.means.x[where.name][b],
-      );
+      // in the order of what was swept
+      const mean = meansOf.get(line.number) || [];
       if (state.single && runs.finished <= MANY_RUNS) {
         const mine = runsOf.get(line.number) || [];
         ys.push(...mine.map((row) => scaleY * of.runs.value[row]));
@@ -146,7 +136,7 @@ function buildChart(width) {
       ys.push(...means.map((value, row) => value + up[row]), ...means.map((value, row) => value - down[row]));
       traces.push({
         type: "scatter",
-        mode: "lines+markers",
+        mode: where.clocked ? "markers" : "lines+markers",
         xaxis: x,
         yaxis: y,
         hoverinfo: "text",
@@ -191,8 +181,7 @@ function buildChart(width) {
         marker: { color: colour, size: 8, symbol: symbolOf(line.first) },
       });
     });
-    for (const value of inPanel(of.dense, panel.key) || []) {
-      if (state.hidden.has("dense")) continue;
+    for (const value of state.hidden.has("dense") ? [] : panel.dense) {
       ys.push(scaleY * value);
       layout.shapes.push({
         type: "line",
@@ -204,41 +193,40 @@ function buildChart(width) {
         y1: scaleY * value,
         line: { color: ink("ink"), width: 1.2, dash: "dash" },
       });
-      if (where.dense.length) {
-        traces.push({
-          type: "scatter",
-          mode: "markers",
-          xaxis: x,
-          yaxis: y,
-          hoverinfo: "text",
-          x: where.dense,
-          y: where.dense.map(() => scaleY * value),
-          hovertext: where.dense.map(
-            (cost) => "dense<br>" + plain(shown(value, of)) + " at " + plain(placed(cost, where)),
-          ),
-          marker: { symbol: "star-open", size: 13, color: ink("ink") },
-        });
-      }
     }
-    const chance = inPanel(of.chance, panel.key);
-    if (chance !== null && !state.hidden.has("chance")) {
-      ys.push(scaleY * chance);
+    if (stars(panel).length && !state.hidden.has("dense")) {
+      traces.push({
+        type: "scatter",
+        mode: "markers",
+        xaxis: x,
+        yaxis: y,
+        hoverinfo: "text",
+        x: stars(panel).map(([cost]) => scaleX * cost),
+        y: stars(panel).map(([, value]) => scaleY * value),
+        hovertext: stars(panel).map(
+          ([cost, value]) => "dense<br>" + plain(shown(value, of)) + " at " + plain(placed(cost, where)),
+        ),
+        marker: { symbol: "star-open", size: 13, color: ink("ink") },
+      });
+    }
+    if (panel.chance !== null && !state.hidden.has("chance")) {
+      ys.push(scaleY * panel.chance);
       layout.shapes.push({
         type: "line",
         xref: x + " domain",
         yref: y,
         x0: 0,
         x1: 1,
-        y0: scaleY * chance,
-        y1: scaleY * chance,
+        y0: scaleY * panel.chance,
+        y1: scaleY * panel.chance,
         line: { color: ink("soft"), width: 1.2, dash: "dot" },
       });
     }
     const front = frontNow();
-    if (front && state.front) traces.push(...frontTraces(front, of, where, x, y));
+    if (front && state.front) traces.push(...frontTraces(front, panel, of, where, x, y));
     Object.assign(
       layout[suffixed("xaxis", place)],
-      where.logarithmic ? ticks(xs) : { tickformat: where.scale === 1 ? "~s" : "" },
+      where.logarithmic ? ticks(xs) : { tickformat: prefixed(xs) },
       {
         type: where.logarithmic ? "log" : "linear",
         range: where.reversed ? [rangeX[1], rangeX[0]] : rangeX,
@@ -248,23 +236,27 @@ function buildChart(width) {
   const rangeY = spread(ys.length ? ys : [0, 1], 0.05);
   if (of.share) rangeY.splice(0, 2, Math.max(-2, rangeY[0]), Math.min(102, rangeY[1]));
   now.panels.forEach((_, place) =>
-    Object.assign(layout[suffixed("yaxis", place)], { range: [...rangeY], tickformat: of.share ? "" : "~s" }),
+    Object.assign(layout[suffixed("yaxis", place)], { range: [...rangeY], tickformat: prefixed(ys) }),
   );
   return { traces, layout };
 }
+
+/** Thousands as k, millions as M; smaller numbers as they are, since m could be read as part of a unit. */
+const prefixed = (values) => (values.some((value) => Math.abs(value) >= 1e4) ? "~s" : "");
 
 function ticks(values) {
   const found = unique(values).sort((a, b) => a - b);
   return found.length <= 8 ? { tickvals: found, ticktext: found.map((value) => counted(value)) } : {};
 }
 
-const frontNow = () => (axis().cost ? (view().fronts[state.axis] || {})[state.metric] : null);
+const frontNow = () => block().fronts[state.axis];
 
-function frontTraces(front, of, where, x, y) {
-  const value = new Map(of.runs.run.map((run, row) => [run, of.runs.value[row]]));
-  const points = front.runs
-    .filter((run) => value.has(run) && where.values[run] !== null)
-    .map((run) => [where.scale * where.values[run], of.scale * value.get(run), run])
+/** The runs of the front among the lines that are seen, and its staircase where all of it is. */
+function frontTraces(front, panel, of, where, x, y) {
+  const whole = front.rows.filter((row) => of.panel[of.runs.condition[row]] === panel.number);
+  const points = whole
+    .filter((row) => panel.seen.some((line) => line.number === of.runs.condition[row]))
+    .map((row) => [where.scale * where.values[of.runs.run[row]], of.scale * of.runs.value[row], of.runs.run[row]])
     .sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   const common = {
     type: "scatter",
@@ -278,11 +270,15 @@ function frontTraces(front, of, where, x, y) {
     mode: "markers",
     hoverinfo: "text",
     hovertext: points.map(
-      (point) => "no run beats it in both<br>" + plain(called(point[2])) + "<br>run " + plain(runs.id[point[2]]),
+      (point) =>
+        "no run of this panel beats it in both<br>" +
+        plain(called(point[2])) +
+        "<br>run " +
+        plain(runs.id[point[2]]),
     ),
     marker: { symbol: "circle-open", size: 12, color: ink("ink"), line: { width: 1.4 } },
   };
-  if (front.split !== "test") return [rings];
+  if (front.split !== "test" || points.length < whole.length) return [rings];
   return [{ ...common, mode: "lines", hoverinfo: "skip", line: { shape: "hv", color: ink("ink"), width: 1.2 } }, rings];
 }
 
@@ -291,7 +287,7 @@ const mainChart = chart(at("chart"), buildChart);
 function chartControls() {
   const of = block();
   const where = axis();
-  const names = Object.entries(view().metrics).map(([name, each]) => [name, each.label]);
+  const names = Object.entries(view().metrics).map(([name, each]) => [name, each.axis]);
   const axes = data.charts.flatMap((each, number) => each.axes.map((one) => [number + "/" + one.name, one.label]));
   const selectors = columnsOf(of)
     .map(([key, label], place) => [key, label, unique(of.conditions.map((condition) => condition[place])), place])
@@ -346,7 +342,7 @@ function chartControls() {
           ),
         ]
       : []),
-    ...(where.cost && frontNow()
+    ...(frontNow()
       ? [
           check(
             "Pareto front",
@@ -401,6 +397,7 @@ function legendNow() {
         onclick: () => {
           if (!state.hidden.delete(key)) state.hidden.add(key);
           button.setAttribute("aria-pressed", String(!state.hidden.has(key)));
+          captionNow();
           mainChart.redraw();
         },
       },
@@ -426,14 +423,16 @@ function legendNow() {
       );
     }
   }
-  if (now.of.dense.some(([, values]) => values.length)) {
-    const values = unique(now.of.dense.flatMap(([, each]) => each)).map((value) => shown(value, now.of));
+  const dense = unique(now.panels.flatMap((panel) => panel.dense));
+  if (dense.length) {
+    const values = dense.map((value) => shown(value, now.of));
     entries.push(
       toggle("dense", "dense" + (values.length === 1 ? " " + values[0] : ""), swatch(ink("ink"), "none", "dash")),
     );
   }
-  if (now.of.chance.length) {
-    const values = unique(now.of.chance.map(([, value]) => shown(value, now.of)));
+  const chance = unique(now.panels.map((panel) => panel.chance)).filter((value) => value !== null);
+  if (chance.length) {
+    const values = chance.map((value) => shown(value, now.of));
     entries.push(
       toggle("chance", "chance" + (values.length === 1 ? " " + values[0] : ""), swatch(ink("soft"), "none", "dot")),
     );
@@ -446,15 +445,32 @@ function captionNow() {
   const { of } = now;
   const seeds = unique(of.means.seeds).sort((a, b) => a - b);
   const span = seeds.length > 1 ? seeds[0] + " to " + seeds[seeds.length - 1] : String(seeds[0]);
-  const said = [of.label + " on test questions: lines are means over " + span + (span === "1" ? " seed." : " seeds.")];
+  const where = axis();
+  const said = [
+    (where.clocked ? "Points" : "Lines") +
+      " are means over " +
+      span +
+      (span === "1" ? " seed: " : " seeds: ") +
+      of.label.charAt(0).toLowerCase() +
+      of.label.slice(1) +
+      (of.asked ? " on test questions" : "") +
+      only(columnsOf(of), state.chosen) +
+      ".",
+  ];
   if (of.means.over.includes("seeds")) {
     said.push(
-      "Bars: 95 % intervals of the mean over seeds (t quantiles), for these questions; none where all seeds came to one value.",
+      "Bars: 95 % intervals of the mean over seeds (t quantiles)" +
+        (of.asked ? ", for these questions" : "") +
+        "; none where all seeds came to one value.",
     );
   } else if (of.means.over.includes("questions")) {
     said.push("Bars: 95 % intervals over the questions (Wilson); nothing is known of the spread over seeds.");
   } else {
-    said.push("There are no intervals: nothing is known of their spread.");
+    said.push(
+      of.asked
+        ? "There are no intervals: nothing is known of their spread."
+        : "There are no intervals: this is counted, not estimated, and all seeds came to one value.",
+    );
   }
   if (state.single && runs.finished <= MANY_RUNS) said.push("Faint points are single runs: point at one to see which.");
   const front = frontNow();
@@ -462,17 +478,17 @@ function captionNow() {
     said.push(
       "Rings" +
         (front.split === "test" ? " and staircase" : "") +
-        ": the runs that no other run of these sweeps beats in both, chosen by " +
+        ": the runs that no other run of their panel beats in both, chosen by " +
         front.split +
         " questions" +
         (front.split === "test" ? ", the very ones shown, so they look better than they are." : "."),
     );
   }
-  if (axis().clocked || of.clocked)
+  if (where.clocked || of.clocked)
     said.push(
       "Times were measured by a clock: they differ from one time to the next, and seconds of different machines do not compare.",
     );
-  if (now.panels.some((panel) => panel.lines.length > 1) && !axis().logarithmic)
+  if (now.panels.some((panel) => apart(panel.seen, where)))
     said.push("Lines are moved sideways a little, so that bars can be told apart.");
   if (now.left) said.push(counted(now.left) + " more panels are not drawn: choose among them above.");
   at("chart-caption").replaceChildren(said.join(" "), ...gapsOf(of.gaps));
@@ -502,7 +518,7 @@ function chartNumbers() {
   const rows = of.means.condition
     .map((number, row) => [number, row])
     .filter(([number]) => kept.has(number))
-    .sort(([a, i], [b, j]) => a - b || of.means.x[where.name][i] - of.means.x[where.name][j])
+    .sort(([a, i], [b, j]) => a - b || i - j)
     .map(([number, row]) => [
       ...of.conditions[number],
       placed(of.means.x[where.name][row], where),
@@ -514,7 +530,7 @@ function chartNumbers() {
   const head = [...columns.map(([, label]) => label), where.label, "mean", "95 % interval", "over", "seeds"];
   const numbers = [...columns.map(() => false), true, true, true, false, true];
   at("chart-numbers")
-    .querySelector("div")
+    .querySelector(".scroll")
     .replaceChildren(whole(head, rows, numbers));
 }
 
@@ -574,9 +590,8 @@ function mainTable() {
       "div",
       { class: "booktabs" },
       make("p", { class: "note" }, told.title),
-      make(
-        "div",
-        { class: "scroll", tabindex: "0", role: "region", "aria-label": told.title },
+      scroller(
+        told.title,
         make(
           "table",
           {},
@@ -598,6 +613,6 @@ function mainTable() {
       told.notes.length > 4 ? gapsOf(told.notes.slice(4)) : null,
     ),
   );
-  if (data.landmarks.length) at("landmarks").querySelector("pre").textContent = data.landmarks.join("\n");
+  if (data.landmarks.length) at("landmarks").append(scroller("Landmarks", make("pre", {}, data.landmarks.join("\n"))));
   else at("landmarks").remove();
 }

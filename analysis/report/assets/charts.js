@@ -32,12 +32,19 @@ at("theme").addEventListener("click", () => {
 prefers.addEventListener("change", applyTheme);
 addEventListener("hashchange", keepTheme);
 
-// the colours of the figures; on dark ground the same hues, lighter
+// the colours of the figures, the same hues: on dark ground lighter, on light ground dark enough to be seen (3 : 1)
 function onGround(colour) {
-  if (!dark()) return colour;
-  const parts = [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
-  return "rgb(" + parts.map((part) => Math.round(part + (255 - part) * 0.38)).join(",") + ")";
+  let parts = [1, 3, 5].map((place) => parseInt(colour.slice(place, place + 2), 16));
+  if (dark()) parts = parts.map((part) => part + (255 - part) * 0.38);
+  else while (luminance(parts) > 0.28) parts = parts.map((part) => part * 0.97);
+  return "rgb(" + parts.map(Math.round).join(",") + ")";
 }
+
+/** Relative luminance of red, green and blue (WCAG 2). */
+const luminance = (parts) =>
+  parts
+    .map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, part, place) => sum + [0.2126, 0.7152, 0.0722][place] * part, 0);
 
 const ink = (name) =>
   getComputedStyle(root)
@@ -68,11 +75,19 @@ function chart(element, build) {
         { ...base(), ...layout, width: mine.width },
         {
           displaylogo: false,
+          // else a button sends the chart to a server
+          showSendToCloud: false,
+          plotlyServerURL: "",
           responsive: false,
           modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
           toImageButtonOptions: { filename: data.title + "_" + element.id },
         },
       );
+      const [drawn, ...above] = element.querySelectorAll("svg.main-svg");
+      drawn.setAttribute("role", "img");
+      drawn.setAttribute("aria-labelledby", element.closest("section").getAttribute("aria-labelledby"));
+      drawn.setAttribute("aria-describedby", element.id + "-caption");
+      above.forEach((each) => each.setAttribute("aria-hidden", "true"));
       element.dataset.drawn = "true";
     },
     show() {
@@ -101,7 +116,7 @@ function base() {
     dragmode: "zoom",
     font: { family: ink("sans"), size: 12.5, color: ink("ink") },
     hoverlabel: { bgcolor: ink("card"), bordercolor: ink("soft"), font: { color: ink("ink") }, align: "left" },
-    modebar: { bgcolor: "rgba(0,0,0,0)", color: ink("rule"), activecolor: ink("accent") },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: ink("edge"), activecolor: ink("accent") },
   };
 }
 
@@ -109,13 +124,16 @@ function base() {
 function panels(number, width, most, titles, xTitle, yTitle, height) {
   const across = width < NARROW ? 1 : Math.min(number, most, width < 900 ? 2 : 3);
   const down = Math.ceil(number / across);
-  const layout = { margin: { l: 58, r: 10, t: 30, b: 52 }, annotations: [], height: height * down + 40 };
   const gapX = across > 1 ? 56 / width : 0;
-  const gapY = down > 1 ? (across === 1 ? 92 : 74) / (height * down) : 0;
+  const wide = (1 - gapX * (across - 1)) / across;
+  const named = titles.map((title) => wrapped(title, (wide * (width - 68)) / LETTER));
+  const more = TITLE_LINE * Math.max(0, ...named.map((lines) => lines.length - 1));
+  height += more;
+  const layout = { margin: { l: 58, r: 10, t: 30 + more, b: 52 }, annotations: [], height: height * down + 40 };
+  const gapY = down > 1 ? ((across === 1 ? 92 : 84) + more) / (height * down) : 0;
   for (let place = 0; place < number; place++) {
     const left = place % across;
     const top = Math.floor(place / across);
-    const wide = (1 - gapX * (across - 1)) / across;
     const high = (1 - gapY * (down - 1)) / down;
     const x = [left * (wide + gapX), left * (wide + gapX) + wide];
     const y = [1 - top * (high + gapY) - high, 1 - top * (high + gapY)];
@@ -146,7 +164,8 @@ function panels(number, width, most, titles, xTitle, yTitle, height) {
     };
     if (titles[place]) {
       layout.annotations.push({
-        text: plain(titles[place]),
+        text: named[place].map(plain).join("<br>"),
+        align: "left",
         x: x[0],
         y: y[1],
         xref: "paper",
@@ -160,6 +179,17 @@ function panels(number, width, most, titles, xTitle, yTitle, height) {
     }
   }
   return layout;
+}
+
+/** Words on lines of so many letters. */
+function wrapped(text, letters) {
+  const lines = [""];
+  for (const word of text.split(" ")) {
+    const line = lines[lines.length - 1];
+    if (line && line.length + 1 + word.length > letters) lines.push(word);
+    else lines[lines.length - 1] = line ? line + " " + word : word;
+  }
+  return lines;
 }
 
 const suffixed = (letter, place) => letter + (place ? String(place + 1) : "");

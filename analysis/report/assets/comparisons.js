@@ -32,9 +32,9 @@ function pairTable(pair) {
             ),
           ),
           columnHead("points", true),
-          columnHead("95 % interval", true),
           columnHead("verdict"),
           columnHead("p (Holm)", true),
+          columnHead("95 % interval", true),
         ),
       ),
       make(
@@ -58,9 +58,9 @@ function pairTable(pair) {
             make("th", { scope: "row" }, row.where),
             make("td", { class: "forest" }, track),
             cell(points(row.difference), "number"),
-            cell(row.low === null ? "" : "[" + points(row.low) + ", " + points(row.high) + "]", "number"),
             make("td", { class: "said-cell" }, row.said, row.notes.length ? " (" + row.notes.join("; ") + ")" : null),
             cell(row.p, "number"),
+            cell(row.low === null ? "" : "[" + points(row.low) + ", " + points(row.high) + "]", "number"),
           );
           const own = data.charts.map((each) => each.colours[row.better]).find(Boolean);
           if (own) tinted.push([line, own[0]]);

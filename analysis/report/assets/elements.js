@@ -15,6 +15,9 @@ const ROWS = 25;
 const PRINTED_ROWS = 150;
 // pixels of a chart on paper
 const PRINTED_WIDTH = 680;
+// pixels of a letter and of a line of the title of a panel
+const LETTER = 7.2;
+const TITLE_LINE = 19;
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
 
 // Elements
@@ -39,6 +42,10 @@ function drawing(tag, attributes, ...children) {
   element.append(...children);
   return element;
 }
+
+/** A region that is scrolled sideways, by keyboard too. */
+const scroller = (label, ...children) =>
+  make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, ...children);
 
 const at = (id) => document.getElementById(id);
 
@@ -121,6 +128,13 @@ function placed(value, axis) {
       ? counted(Math.round(number))
       : String(Number(number.toPrecision(4)));
 }
+
+/** What is chosen among the columns: `, criterion L2`. On paper there are no controls that say so. */
+const only = (columns, chosen) =>
+  columns
+    .filter(([key]) => chosen[key])
+    .map(([key, label]) => ", " + label.toLowerCase() + " " + chosen[key])
+    .join("");
 
 // plotly takes some tags and references in texts for what they say
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");

@@ -42,7 +42,9 @@ function configTable() {
       ),
     ),
   );
-  at("config-diff").replaceChildren(kept.length ? table : make("p", { class: "note" }, "They differ in nothing."));
+  at("config-diff").replaceChildren(
+    kept.length ? scroller("Two runs side by side", table) : make("p", { class: "note" }, "They differ in nothing."),
+  );
 }
 
 function configs() {
@@ -76,7 +78,7 @@ function configs() {
   at("configs-body").replaceChildren(
     make("h3", {}, "What differs"),
     differing.length
-      ? make("div", { class: "scroll" }, differs)
+      ? scroller("What differs", differs)
       : make("p", { class: "note" }, "Nothing: there is one config."),
     make("h3", { id: "config-pair", tabindex: "-1" }, "Two runs side by side"),
     make(
@@ -94,7 +96,7 @@ function configs() {
         "config-only",
       ),
     ),
-    make("div", { class: "scroll", id: "config-diff" }),
+    make("div", { id: "config-diff" }),
     make(
       "details",
       { id: "config-common" },
@@ -103,7 +105,7 @@ function configs() {
         {},
         "What all " + counted(runs.recorded) + " runs have in common: " + counted(common.length) + " settings",
       ),
-      make("div", { class: "scroll" }, same),
+      scroller("What all have in common", same),
     ),
   );
 }
@@ -142,7 +144,7 @@ function provenance() {
           "details",
           { class: "failure" },
           make("summary", {}, each.run + ": " + each.first),
-          make("pre", { class: "scroll" }, each.whole),
+          scroller(each.run + " failed", make("pre", {}, each.whole)),
         ),
       );
     }
@@ -150,7 +152,7 @@ function provenance() {
   for (const [title, lines] of data.left_out) {
     parts.push(
       make("h3", {}, title.charAt(0).toUpperCase() + title.slice(1) + ": " + counted(lines.length)),
-      make("div", { class: "scroll" }, whole(["run", "what is known"], lines, [])),
+      scroller(title, whole(["run", "what is known"], lines, [])),
     );
   }
   const environments = data.environments;
@@ -172,7 +174,7 @@ function provenance() {
   });
   parts.push(
     keys.length
-      ? make("div", { class: "scroll" }, table)
+      ? scroller("Environments", table)
       : make("p", { class: "note" }, "The records tell nothing of it."),
   );
   if (environments.length > 8)
@@ -195,7 +197,7 @@ function gallery() {
       make(
         "div",
         {},
-        make("img", { src: each.picture, alt: each.caption }),
+        make("img", { src: each.picture, alt: each.name }),
         make("h3", {}, each.name),
         make("p", { class: "note" }, each.caption),
         ...gapsOf(each.gaps),

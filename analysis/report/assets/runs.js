@@ -4,6 +4,8 @@
 
 function pages(element, number, shownNow, rows, go) {
   const last = Math.max(1, Math.ceil(number / rows));
+  const until = Math.min(number, (shownNow + 1) * rows);
+  const place = counted(shownNow * rows + 1) + " to " + counted(until) + " of " + counted(number);
   const step = (by, text) =>
     make(
       "button",
@@ -12,22 +14,28 @@ function pages(element, number, shownNow, rows, go) {
         disabled: shownNow + by < 0 || shownNow + by >= last,
         onclick: () => {
           go(shownNow + by);
-          const again = element.querySelector(by < 0 ? "button:first-of-type" : "button:last-of-type");
-          if (again && !again.disabled) again.focus();
+          const buttons = [...element.querySelectorAll("button")];
+          if (by > 0) buttons.reverse();
+          // on the first and on the last page one of the two is left
+          buttons.find((each) => !each.disabled).focus();
         },
       },
       text,
     );
   element.replaceChildren(
     ...(last > 1
-      ? [step(-1, "← Previous"), make("span", {}, "page " + (shownNow + 1) + " of " + counted(last)), step(1, "Next →")]
+      ? [
+          step(-1, "← Previous"),
+          make("span", {}, place + ", page " + (shownNow + 1) + " of " + counted(last)),
+          step(1, "Next →"),
+        ]
       : []),
   );
 }
 
 // Runs
 
-const listed = { text: "", chosen: {}, sort: null, down: false, page: 0 };
+const listed = { text: "", chosen: {}, sort: "id", down: false, page: 0 };
 const all = runs.id.map((_, number) => number);
 const texts = all.map((run) =>
   [runs.id[run], runs.status[run], ...data.columns.map((each) => known(each, run))].join(" ").toLowerCase(),
@@ -157,7 +165,9 @@ function runsTable() {
     counted(kept.length) +
     " of " +
     counted(all.length) +
-    " runs" +
+    " runs, by " +
+    runColumns.find((each) => each.key === listed.sort).label +
+    (listed.down ? ", falling" : "") +
     (printing && kept.length > size ? "; the first " + size + " are printed" : "");
   pages(at("runs-pages"), kept.length, listed.page, size, (page) => {
     listed.page = page;

@@ -90,12 +90,16 @@ function trainingCaption() {
   const said = [
     counted(now.kept.length) +
       (now.kept.length === 1 ? " run" : " runs") +
-      ", one line each; steps count over all recover stages. Values of different losses do not compare with each other.",
+      only(
+        trainingColumns.map((each) => [each.key, each.label]),
+        teaching.chosen,
+      ) +
+      "; one line each; steps count over all recover stages. Values of different losses do not compare with each other.",
   ];
   if (data.training.averaged > 1)
     said.push("Points are means of up to " + data.training.averaged + " neighbouring steps.");
   if (now.left) said.push(counted(now.left) + " more lines are not drawn: choose fewer above.");
-  at("training-caption").replaceChildren(said.join(" "), ...gapsOf(data.training.gaps));
+  at("training-chart-caption").replaceChildren(said.join(" "), ...gapsOf(data.training.gaps));
 }
 
 function trainingNumbers() {
@@ -112,7 +116,7 @@ function trainingNumbers() {
     ];
   });
   at("training-numbers")
-    .querySelector("div")
+    .querySelector(".scroll")
     .replaceChildren(whole(["run", "condition", "first", "last", "at step"], rows, [false, false, true, true, true]));
 }
 

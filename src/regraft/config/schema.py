@@ -88,6 +88,14 @@ class RunConfig:
         check(self)
 
 
+def told_secret(key: str) -> str:
+    """What to say of a key of the config that holds a secret."""
+    return (
+        f"{key}: holds what looks like a key, a token or a password, and configs are written into records. Take it "
+        "out; put it where its library looks for it: WANDB_API_KEY, HF_TOKEN, or a netrc file."
+    )
+
+
 def load(plain: Mapping[str, Any], folders: tuple[Path, ...] = ()) -> RunConfig:
     """The typed config of resolved plain data.
 
@@ -98,11 +106,8 @@ def load(plain: Mapping[str, Any], folders: tuple[Path, ...] = ()) -> RunConfig:
     Raises:
         ConfigError: With the key, the value, what is allowed and the next step.
     """
-    if secret := next(holding(plain), None):
-        raise ConfigError(
-            f"{secret}: holds what looks like a key, a token or a password, and configs are written into records. Take "
-            "it out; put it where its library looks for it: WANDB_API_KEY, HF_TOKEN, or a netrc file."
-        )
+    if secrets := holding(plain):
+        raise ConfigError(told_secret(secrets[0]))
     allowed = Allowed(folders)
     names = [field.name for field in fields(RunConfig)]
     hints = get_type_hints(RunConfig)

@@ -10,7 +10,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from regraft.config.checkpoint import as_its_run
-from regraft.config.schema import RunConfig, load
+from regraft.config.ranges import ConfigError
+from regraft.config.schema import RunConfig, load, told_secret
+from regraft.secrets import is_named_secret, redact
 from regraft.stages.plan import run_id
 
 
@@ -39,8 +41,14 @@ def typed(composed: DictConfig, hydra: DictConfig) -> RunConfig:
     """The typed config of one run.
 
     Raises:
-        ConfigError: The config is wrong.
+        ConfigError: The config is wrong, or Hydra's own part would write a secret beside the run.
     """
+    for override in (*hydra.overrides.hydra, *hydra.overrides.task):
+        if redact(override) != override:
+            raise ConfigError(told_secret(override.lstrip("+~").split("=")[0]))
+    for name in (*hydra.job.env_copy, *hydra.job.env_set):
+        if is_named_secret(str(name)):
+            raise ConfigError(told_secret(f"hydra.job, {name}"))
     return load(resolved(composed, hydra), user_folders(hydra))
 
 

@@ -22,14 +22,16 @@ class Answers:
     def __init__(self) -> None:
         self._asked: dict[str, pandas.DataFrame] = {}
         self._before = ""
+        self._changed = False
 
     def stage(self, stage: StageRecord, tables: Mapping[str, pandas.DataFrame]) -> None:
         """Take note of a stage, the predictions that it made included."""
         if PREDICTIONS in tables:
             asked = tables[PREDICTIONS]
-            which = "dense" if not self._asked else "pruned" if self._before == "prune" else "recovered"
+            which = "pruned" if self._before == "prune" else "recovered" if self._changed else "dense"
             self._asked[which] = asked[asked["split"] == SPLIT].set_index("id")
         self._before = stage.stage
+        self._changed = self._changed or stage.stage in ("prune", "load")
 
     def table(self, record: Record, folder: Path) -> pandas.DataFrame | None:
         """`id`, `question`, `choices`, `gold` and `MODELS`: texts, or numbers of choices if no text is at hand.

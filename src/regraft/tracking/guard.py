@@ -25,16 +25,17 @@ class Guarded(Tracker):
     """Hands everything on to `tracker` until that fails.
 
     A server that has failed one run is left alone by the runs that this process begins in the next `RETRY` seconds:
-    each would wait for it anew.
+    each would wait for it anew. What is wrong with one run alone (`ValueError`, `TypeError`) is no reason for that.
     """
 
     tracker: Tracker
     """What is guarded."""
     RETRY: ClassVar[float] = 600.0
-    _failed: ClassVar[dict[Tracker, float]] = {}
+    _failed: ClassVar[dict[str, float]] = {}
+    """The tracker with its settings -> when it failed."""
 
     def start(self, run: RunInfo) -> RunLog:
-        if time.monotonic() < self._failed.get(self.tracker, -self.RETRY) + self.RETRY:
+        if time.monotonic() < self._failed.get(repr(self.tracker), -self.RETRY) + self.RETRY:
             return Silent()
         try:
             return GuardedLog(self.tracker.start(run), self._tell)
@@ -43,11 +44,12 @@ class Guarded(Tracker):
             return Silent()
 
     def _tell(self, error: Exception) -> None:
-        self._failed[self.tracker] = time.monotonic()
+        if not isinstance(error, (ValueError, TypeError)):
+            self._failed[repr(self.tracker)] = time.monotonic()
         log.warning(
             "%s: %s. The run goes on without it, and its record stays whole%s.",
             self.tracker.title,
-            str(error).strip().rstrip(".") or type(error).__name__,
+            (str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."),
             f": {self.tracker.later}" if self.tracker.later else "",
         )
 

@@ -94,8 +94,10 @@ def runs(project: str, filters: Mapping[str, object]) -> list[Run]:
         try:
             wandb.Api(timeout=CONTACT)  # a server that is not there, and a wrong key, are found out by this
             return list(wandb.Api(timeout=TIMEOUT).runs(project, filters=dict(filters), per_page=PAGE, lazy=False))
-        except ValueError:
-            return []  # that is how wandb says that there is no such project
+        except ValueError as error:
+            if "Could not find project" in str(error):
+                return []
+            raise AccessError(f"{project}: W&B's answer cannot be read ({first_line(error)}).") from error
 
 
 def runs_of(project: str, sweeps: Sequence[str]) -> list[Run]:

@@ -14,6 +14,7 @@ import wandb_workspaces.reports.v2 as wr
 from wandb_workspaces.reports.v2.interface import BlockTypes
 
 from regraft.tracking.wandb.access import CONTACT, FIGURES, TIMEOUT, named, runs_of, summaries, told
+from regraft.tracking.wandb.log import settings
 from regraft.tracking.wandb.panels import SPARSITY, sections, stored
 from regraft.tracking.wandb.workspace import of_run, of_sweeps
 
@@ -136,15 +137,7 @@ def send(project: str, study: Study) -> None:
             dir=folder,
             mode="online",
             resume="allow",
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                x_disable_stats=True,
-                disable_git=True,
-                init_timeout=CONTACT,
-                finish_timeout=TIMEOUT,
-                finish_timeout_raises=True,
-            ),
+            settings=settings(CONTACT, TIMEOUT),
         )
         with run:
             run.log({key(figure): wandb.Image(str(figure.path), caption=figure.caption) for figure in study.figures})

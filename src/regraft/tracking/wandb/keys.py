@@ -15,6 +15,8 @@ STAGE = "stage"
 """Stages so far: what was measured after each is logged with it."""
 TARGET, BLOCK, MODEL = SPARSITIES = ("sparsity/target", "sparsity/block", "sparsity/model")
 """Asked for; share of the units of the pruned blocks that is gone; share of the model's parameters that is gone."""
+SIZES = ("parameters", "non_embedding_parameters", "bytes", "macs_per_token")
+"""What is measured of the model without asking it."""
 DENSE = "dense"
 """Prefix, in the summary, of what was measured of the dense model."""
 RECORD = "record"

@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 FOLDER = "wandb"
 """In the run's folder: what W&B's service keeps while it sends; removed when all has arrived."""
+LONGEST_TAG = 64
+"""Characters that W&B takes."""
 LEARNED = ("preparation", "recovery")
 """The questions that somebody learns from."""
 HTTP_TIMEOUT = 5
 """Seconds within which the server must say whether it accepts the key; W&B asks at the beginning and for artifacts."""
+SLOWEST = 1e6
+"""Bytes a second: a checkpoint that is sent more slowly is given up."""
 ASKED = "questions.parquet"
 """In the artifact: the questions that the run was asked."""
 
@@ -54,12 +58,13 @@ class WandbLog(RunLog):
         self._known = run.step
         self._steps = 0
         self._stages = 0
+        self._changed = False
         self._answers = Answers()
         self._last: dict[str, float] = {}
         for key in (keys.STEP, keys.STAGE, *keys.SPARSITIES):
             run.define_metric(key, hidden=True)
         run.define_metric("recover/*", step_metric=keys.STEP)
-        for of_stage in ("test/*", "selection/*"):
+        for of_stage in ("test/*", "selection/*", *keys.SIZES):
             run.define_metric(of_stage, step_metric=keys.BLOCK)
         for of_stage in ("scores/*", "layers/*"):
             run.define_metric(of_stage, step_metric=keys.STAGE)
@@ -73,7 +78,7 @@ class WandbLog(RunLog):
         logged: dict[str, Any] = {}
         if rows:
             numbers = keys.of_stage(stage, rows)
-            if not self._last:
+            if not self._last and not self._changed:
                 # the dense model is asked what it and the student learn from as well, and no other model is
                 self._run.summary.update({f"{keys.DENSE}/{name}": value for name, value in numbers.items()})
                 numbers = keys.of_stage(stage, [row for row in rows if row.split not in LEARNED])
@@ -86,6 +91,7 @@ class WandbLog(RunLog):
         if logged:
             self._log(logged)
         self._answers.stage(stage, tables)
+        self._changed = self._changed or stage.stage in ("prune", "load")
         self._stages += 1
 
     def finish(self, record: Record | None) -> None:
@@ -98,7 +104,7 @@ class WandbLog(RunLog):
             self._run.finish(exit_code=0 if record is not None and record.status == "finished" else 1)
         if record is not None:
             self._check()
-            shutil.rmtree(self._info.folder / FOLDER, ignore_errors=True)
+            forget(self._info.folder)
 
     def _check(self) -> None:
         """W&B says nothing of what a server refused (a quota), so it is asked what it has.
@@ -108,8 +114,8 @@ class WandbLog(RunLog):
         """
         import wandb
 
-        api = wandb.Api(timeout=math.ceil(self._timeout))
-        until = time.monotonic() + self._timeout
+        api = wandb.Api(timeout=math.ceil(self._timeout / 2))
+        until = time.monotonic() + self._timeout / 2
         while api.run(self._run.path).summary.get(keys.RECORD) != digest(self._info.folder):
             api.flush()
             if time.monotonic() > until:
@@ -125,34 +131,51 @@ class WandbLog(RunLog):
             del self._run.summary["error"]  # it failed before, and was done again
         if (table := self._answers.table(record, self._info.folder)) is not None:
             self._run.summary.update({keys.PREDICTIONS: wandb.Table(dataframe=table)})
-        for artifact in self._artifacts(record):
-            self._run.log_artifact(artifact).wait(timeout=math.ceil(self._timeout))
+        self._run.log_artifact(self._files(record)).wait(timeout=math.ceil(self._timeout))
         # set last: whoever finds it there finds all that came before
         self._run.summary.update({keys.RECORD: digest(self._info.folder)})
+        if (model := self._checkpoint(record)) is not None:
+            self._run.log_artifact(model).wait(timeout=math.ceil(self._timeout + (model.size or 0) / SLOWEST))
 
     def _log(self, numbers: Mapping[str, Any]) -> None:
         at = self._steps + self._stages
         if at >= self._known:
             self._run.log(dict(numbers), step=at)
 
-    def _artifacts(self, record: Record) -> list[wandb.Artifact]:
-        """The files of the run, and the model if that is wanted."""
-        import wandb
-
-        about = {"run_id": record.run_id, "sweep": record.sweep, "status": record.status}
-        held = wandb.Artifact(f"record-{self._run.id}", type=keys.ARTIFACT, metadata=about)
+    def _files(self, record: Record) -> wandb.Artifact:
+        """The files of the run."""
+        held = self._artifact("record", keys.ARTIFACT, record)
         files = {name: self._info.folder / name for name in (RECORD, PREDICTIONS, TRAINING, SCORES)}
         if (asked := questions_file(self._info.folder, record)) is not None:
             files[ASKED] = asked
         for name, path in files.items():
             if path.is_file():
                 held.add_file(str(path), name=name, policy="immutable", skip_cache=True)
-        model = self._info.folder / CHECKPOINT
-        if not self._log_model or record.status != "finished" or not model.is_dir():
-            return [held]
-        saved = wandb.Artifact(f"checkpoint-{self._run.id}", type="model", metadata=about)
-        saved.add_dir(str(model), policy="immutable", skip_cache=True)
-        return [held, saved]
+        return held
+
+    def _checkpoint(self, record: Record) -> wandb.Artifact | None:
+        """The model, if it was saved and is wanted."""
+        folder = self._info.folder / CHECKPOINT
+        if not self._log_model or record.status != "finished" or not folder.is_dir():
+            return None
+        saved = self._artifact("checkpoint", "model", record)
+        saved.add_dir(str(folder), policy="immutable", skip_cache=True)
+        return saved
+
+    def _artifact(self, name: str, kind: str, record: Record) -> wandb.Artifact:
+        import wandb
+
+        about = {"run_id": record.run_id, "sweep": record.sweep, "status": record.status}
+        return wandb.Artifact(f"{name}-{self._run.id}", type=kind, metadata=about)
+
+
+def forget(folder: Path) -> None:
+    """Remove from a run's folder what W&B kept there to send: all of it has arrived.
+
+    What an earlier version left there for `wandb sync` stays.
+    """
+    if not any((folder / FOLDER).glob("offline-run-*")):
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
 
 
 def digest(folder: Path) -> str:
@@ -188,7 +211,8 @@ def _ends(record: Record) -> dict[str, Any]:
         ends["error"] = record.error.strip().splitlines()[0]
     if (peak := record.environment.get("peak_memory_bytes")) is not None:
         ends["peak_memory_bytes"] = peak
-    measured = [row for row in record.rows if row.stage_index == max(each.stage_index for each in record.rows)]
+    last = max((row.stage_index for row in record.rows), default=-1)
+    measured = [row for row in record.rows if row.stage_index == last]
     for row in measured:
         if row.ci_low is not None and row.ci_high is not None:
             key = keys.metric(row.metric, row.split)
@@ -216,9 +240,9 @@ class Wandb(Tracker):
     log_every: int = 1
     """Optimizer steps between two points of a training curve."""
     log_model: bool = False
-    """Whether the checkpoint of `save_model=true` is sent too."""
+    """Whether the checkpoint of `save_model=true` is sent too. The run waits for that, up to a second a megabyte."""
     timeout: float = 8.0
-    """Seconds to wait for the server: at the beginning of a run, and twice at its end."""
+    """Seconds to wait for the server: at the beginning of a run, and at its end for files and for the rest each."""
 
     def __post_init__(self) -> None:
         require(self.log_every >= 1, "log_every", self.log_every, "at least 1")
@@ -247,24 +271,34 @@ class Wandb(Tracker):
             name=run.name,
             group=run.sweep,
             job_type=run.choices.get("loss"),
-            tags=list(run.tags),
+            tags=[tag[:LONGEST_TAG] for tag in run.tags],
             config=keys.config(run.config, run.choices, run.run_id, run.sweep) | {"environment": dict(run.environment)},
             dir=str(run.folder),
             mode="online",
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                x_disable_stats=True,
-                disable_git=True,
-                git_commit=(run.environment.get("commit") or "").rstrip("+") or None,
-                init_timeout=self.timeout,
-                finish_timeout=self.timeout,
-                finish_timeout_raises=True,
-            ),
+            settings=settings(self.timeout, self.timeout, (run.environment.get("commit") or "").rstrip("+")),
         )
         return WandbLog(opened, run, self.log_every, self.log_model, self.timeout)
+
+
+def settings(init_timeout: float, finish_timeout: float, commit: str = "") -> wandb.Settings:
+    """A W&B run that keeps quiet, looks at nothing around it, and gives up in time.
+
+    W&B's own retries stay as they are: if they ran out before `finish_timeout`, what is lost would be lost silently.
+    """
+    import wandb
+
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        x_disable_stats=True,
+        disable_git=True,
+        git_commit=commit or None,
+        init_timeout=init_timeout,
+        finish_timeout=finish_timeout,
+        finish_timeout_raises=True,
+    )
 
 
 def prepare() -> None:

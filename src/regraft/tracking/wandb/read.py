@@ -67,7 +67,7 @@ def download(project: str, sweeps: Sequence[str], root: Path) -> Downloaded:
         there = {_folder(run, root) for run in found}
         for folder in {path.parent for path in (root / name).glob(f"*/{RECORD}")} - there:
             shutil.rmtree(folder)
-    return Downloaded(sweeps=tuple(root / name for name in sorted(held)), unfinished=unfinished + strange)
+    return Downloaded(sweeps=tuple(root / name for name in sweeps or sorted(held)), unfinished=unfinished + strange)
 
 
 def _is_ours(run: Run) -> bool:

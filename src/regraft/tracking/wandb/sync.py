@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,7 @@ from regraft.secrets import redact
 from regraft.tracking.replay import info, replay
 from regraft.tracking.wandb import keys
 from regraft.tracking.wandb.access import runs
-from regraft.tracking.wandb.log import FOLDER, Wandb, digest
+from regraft.tracking.wandb.log import Wandb, digest, forget
 
 TIMEOUT = 120.0
 """Seconds to wait for the server: nobody else waits for this command."""
@@ -75,11 +74,11 @@ def sync(sweep: Path, project: str | None, entity: str | None, tell: Callable[[s
     for folder in sorted(path.parent for path in sweep.glob("*/record.json")):
         try:
             record = Record.load(folder)
+            tracker = tracker_of(record, project, entity)
         except ValueError as error:
             unreadable.append(f"{folder}: {error}")
             continue
         if not is_running(folder):
-            tracker = tracker_of(record, project, entity)
             waiting.setdefault((tracker.entity, tracker.project), []).append((record, folder, tracker))
     if not waiting:
         raise ConfigError(
@@ -93,7 +92,7 @@ def sync(sweep: Path, project: str | None, entity: str | None, tell: Callable[[s
         for record, folder, tracker in recorded:
             if _is_whole(known, record, folder):
                 # the server was lost just after the last had arrived
-                shutil.rmtree(folder / FOLDER, ignore_errors=True)
+                forget(folder)
             else:
                 missing.append((record, folder, tracker))
         there += len(recorded) - len(missing)
