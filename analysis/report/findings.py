@@ -15,8 +15,8 @@ from analysis.curves import conditions, differ, main_axis, points, select, summa
 from analysis.metrics import ACCURACY
 from analysis.tables import BOLD, Table
 
-CRITERIA = (("l2", "random"), ("l1", "random"), ("l2", "l1"))
-"""Criteria that are compared without being asked, where both were run and something was removed."""
+CONTROL = "random"
+"""The criterion that others are compared with where something was removed; where it was not run, the first by name."""
 RANGES = 4
 """Lines whose ranges are told where nothing is compared; of more, the whole range."""
 COUNTED = {
@@ -50,14 +50,17 @@ class Compared:
 
 
 def pairs(collection: Collection) -> list[Compared]:
-    """Each pair of losses that were both run, in the order of `LOSSES`, and each of criteria, in that of `CRITERIA`.
+    """Each pair of losses that were both run, in the order of `LOSSES`, and each criterion against `CONTROL`.
 
     The factor with more values comes first, so that a study of criteria begins with them; losses do where both KL and
     CE were run, or where there are as many.
     """
     table = collection.run_table
-    known = {"loss": LOSSES, "criterion": CRITERIA if table["sparsity"].max() > 0 else ()}
-    present = {factor: set(table[factor]) - {""} for factor in known}
+    present = {factor: set(table[factor]) - {""} for factor in ("loss", "criterion")}
+    criteria = sorted(present["criterion"]) if table["sparsity"].max() > 0 else []
+    control = CONTROL if CONTROL in criteria else next(iter(criteria), "")
+    against = tuple((criterion, control) for criterion in criteria if criterion != control)
+    known = {"loss": LOSSES, "criterion": against}
     factors = list(known)
     if not {"kl", "ce"} <= present["loss"]:
         factors.sort(key=lambda factor: -len(present[factor]))
