@@ -105,6 +105,11 @@ class Row:
     ci_high: float | None = None
     deterministic: bool = True
 
+    @property
+    def name(self) -> str:
+        """`test/accuracy`; `parameters`, which has no split."""
+        return f"{self.split}/{self.metric}".strip("/")
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageRecord:

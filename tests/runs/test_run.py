@@ -14,7 +14,7 @@ import pytest
 from conftest import BRIEF, Regraft, numbers, records
 
 from analysis.comparison import grade
-from regraft.records import Record
+from regraft.records import QUESTION_COLUMNS, QUESTIONS, SCORE_COLUMNS, SCORES, Record, questions_file
 
 STRANGER = Path(__file__).parents[1] / "stranger"
 
@@ -49,6 +49,33 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
     again = regraft(*sweep)
     assert again.returncode == 0 and "6 runs, 0 to do" in again.stdout
     assert times == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("record.json")}
+
+
+def test_a_run_keeps_what_its_units_scored_and_what_it_was_asked(regraft: Regraft, tmp_path: Path) -> None:
+    result = regraft("-m", "sparsity=0,0.25", "loss=none", "sweep=mine", *BRIEF)
+    assert result.returncode == 0, result.stderr
+    sweep = tmp_path / "multirun" / "mine"
+    by = {record.config["sparsity"]: record for record in records(sweep)}
+    assert not (sweep / by[0].run_id / SCORES).exists(), "nothing was removed"
+
+    scores = pandas.read_parquet(sweep / by[0.25].run_id / SCORES)
+    assert set(scores.columns) == set(SCORE_COLUMNS) and set(scores["stage_index"]) == {2}
+    (pruned,) = [stage for stage in by[0.25].stages if stage.stage == "prune"]
+    (removed,), (dense,) = pruned.details["removed"].values(), pruned.details["dense"].values()
+    assert scores.groupby("layer")["removed"].sum().tolist() == removed
+    assert scores.groupby("layer")["units"].sum().tolist() == dense
+    for _, bins in scores.groupby("layer"):
+        # the lowest went: only the bin in which the line was drawn may hold both
+        assert bins["low"][bins["removed"] > 0].max() <= bins["low"][bins["units"] > bins["removed"]].min()
+
+    (path,) = (sweep / QUESTIONS).iterdir()
+    assert {questions_file(sweep / record.run_id, record) for record in by.values()} == {path.resolve()}
+    questions = pandas.read_parquet(path)
+    assert set(questions.columns) == set(QUESTION_COLUMNS)
+    answers = pandas.read_parquet(sweep / by[0.25].run_id / "predictions.parquet").query("stage_index == 5")
+    asked = answers.merge(questions, on=["split", "id"], validate="one_to_one")
+    assert len(asked) == len(answers) == len(questions)
+    assert (asked["choices"].map(len) == asked["scores"].map(len)).all() and (asked["question"] != "").all()
 
 
 def test_a_run_alone_equals_the_same_run_in_a_sweep(regraft: Regraft, tmp_path: Path) -> None:

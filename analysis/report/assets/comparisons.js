@@ -8,9 +8,8 @@ function pairTable(pair) {
     const text = Math.abs(100 * value).toFixed(1);
     return (text === "0.0" ? "" : value > 0 ? "+" : "−") + text;
   };
-  return make(
-    "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": pair.a + " minus " + pair.b },
+  return scroller(
+    pair.a + " minus " + pair.b,
     make(
       "table",
       {},

@@ -79,7 +79,7 @@ def mend(journal: Path) -> None:
 def measured(record: Record) -> dict[str, float | None]:
     """What the last evaluation measured: `split/metric`, or `metric` where it has no split, -> value."""
     last = max((row.stage_index for row in record.rows), default=-1)
-    return {f"{row.split}/{row.metric}".strip("/"): row.value for row in record.rows if row.stage_index == last}
+    return {row.name: row.value for row in record.rows if row.stage_index == last}
 
 
 def find(numbers: Mapping[str, float | None], metric: str) -> float:

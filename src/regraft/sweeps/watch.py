@@ -97,7 +97,7 @@ class WatchedLog(RunLog):
             self._evaluations += 1
             step, more = divmod(self._evaluations, self._in_each_step)
             if step and not more:
-                numbers = {f"{row.split}/{row.metric}".strip("/"): row.value for row in rows}
+                numbers = {row.name: row.value for row in rows}
                 self._report(numbers, step, f"after pruning step {step}")
 
     def finish(self, record: Record | None) -> None:

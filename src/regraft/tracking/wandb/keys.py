@@ -75,5 +75,5 @@ def of_stage(stage: StageRecord, rows: Sequence[Row]) -> dict[str, float]:
             if share is not None:
                 numbers[key] = share
         if row.value is not None and math.isfinite(row.value):
-            numbers[metric(row.metric, row.split)] = row.value
+            numbers[row.name] = row.value
     return numbers

@@ -215,8 +215,7 @@ def _ends(record: Record) -> dict[str, Any]:
     measured = [row for row in record.rows if row.stage_index == last]
     for row in measured:
         if row.ci_low is not None and row.ci_high is not None:
-            key = keys.metric(row.metric, row.split)
-            ends |= {f"{key}_ci_low": row.ci_low, f"{key}_ci_high": row.ci_high}
+            ends |= {f"{row.name}_ci_low": row.ci_low, f"{row.name}_ci_high": row.ci_high}
     return ends
 
 
