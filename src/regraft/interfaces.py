@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas
     import torch
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from regraft.cache import Cache
@@ -131,7 +132,10 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     removed: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
-    """Structure name -> for each layer the removed units, numbered as in the dense model."""
+    """Structure name -> for each group the removed units, numbered as in the dense model."""
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Name of a parameter -> bool of its shape, True where a weight is kept: what sparsity within matrices removed. The
+    weights that are gone are zero, and whoever changes weights keeps them so."""
 
     @property
     def pad_token_id(self) -> int:
@@ -214,47 +218,249 @@ class ModelOutputs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """What the units of a group own in one parameter of the model."""
+
+    name: str
+    """Of the matrix, the same in every architecture: `gate`, `up`, `down`, `query`, ...; of its bias `gate.bias`."""
+    module: nn.Module
+    attribute: str
+    """Of `module`: `weight` or `bias`."""
+    dimension: int
+    """Of the parameter as it is stored, along which the units lie; of single weights, that of the outputs."""
+    index: torch.Tensor | None
+    """(units, width) long; the positions along `dimension` that each unit owns. None: each number is a unit."""
+    side: Literal["writes", "reads", "scales"]
+    """`writes`: rows of a linear map, which make the unit's activation; `reads`: columns, which take it up; `scales`:
+    a norm's weight for it."""
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        parameter: nn.Parameter = getattr(self.module, self.attribute)
+        return parameter
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """What each unit owns of `tensor`, of the parameter's shape: (units, numbers), a view where it can be."""
+        turned = tensor.movedim(self.dimension, 0)
+        if self.index is None:
+            return turned.reshape(-1, 1)
+        units, width = self.index.shape
+        if width != 1 or not self.is_whole:
+            turned = turned.index_select(0, self.index.flatten().to(tensor.device))
+        return turned.reshape(units, -1)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the units own the parameter from first to last, in order."""
+        if self.index is None:
+            return True
+        flat = self.index.flatten()
+        size = self.parameter.shape[self.dimension]
+        return len(flat) == size and bool((flat[1:] > flat[:-1]).all())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Units of one kind that lie together: the neurons of one layer, the layers of a model, the weights of a matrix."""
+
+    name: str
+    """For people."""
+    units: int
+    parts: tuple[Part, ...]
+    layer: int | None = None
+    """Number of the decoder layer that it lies in; None: it spans the model."""
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """Name of each matrix -> (units, numbers): what each unit owns of it, without graph."""
+        return {
+            part.name: part.of(part.parameter.detach())
+            for part in self.parts
+            if part.attribute == "weight" and part.side != "scales"
+        }
+
+    def gradients(self) -> dict[str, torch.Tensor]:
+        """As `weights`, of the gradients that were left there by a backward pass."""
+        gradients = {}
+        for part in self.parts:
+            if part.attribute == "weight" and part.side != "scales":
+                assert part.parameter.grad is not None, f"{self.name}: {part.name} has no gradient"
+                gradients[part.name] = part.of(part.parameter.grad)
+        return gradients
+
+    @property
+    def readers(self) -> tuple[Part, ...]:
+        """The linear maps that take up the units' activations: their inputs are what the units say."""
+        return tuple(part for part in self.parts if part.side == "reads" and part.attribute == "weight")
+
+
+Kind = Literal["neurons", "heads", "hidden", "layers", "weights"]
+"""What sort of thing a unit is, for criteria that fit only some: `heads` are groups of keys and values with the query
+heads that they serve."""
+PruningNeed = Literal["calibration", "labels", "teacher_logits", "training"]
+"""What a criterion or an allocation asks for: questions to score by, their answers, the dense model's logits, and
+optimizer steps on the recovery's questions in the recovery's way."""
+
+
+class Calibration(ABC):
+    """Questions to score units by, and what the model makes of them."""
+
+    @abstractmethod
+    def batches(self, loss: Loss | None = None) -> Iterator[Batch]:
+        """The calibration questions, on the model's device, the same in the same order each time.
+
+        Packed as `loss` reads them; None: each question with all its choices, which no answer moves.
+        """
+
+    @abstractmethod
+    def forward(self, model: LanguageModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
+        """The model's answers, in the calibration's precision; with graph unless the caller switched it off."""
+
+    @abstractmethod
+    def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
+        """What `loss` says of the model's answers, against the dense model's if it needs them; with graph."""
+
+    @abstractmethod
+    def train(
+        self,
+        model: LanguageModel,
+        loss: Loss,
+        steps: int,
+        *,
+        learning_rate: float | None = None,
+        terms: Sequence[Term] = (),
+        on_gradients: Sequence[AfterStep] = (),
+        after_step: Sequence[AfterStep] = (),
+    ) -> None:
+        """Train `model` in place, on the recovery's questions with the recovery's hyper-parameters.
+
+        Args:
+            model: Whose weights move.
+            loss: What is minimised.
+            steps: Optimizer steps.
+            learning_rate: In place of the recovery's.
+            terms: Regularisers.
+            on_gradients: Called with the gradients of each step, before they are clipped and used.
+            after_step: Called after each optimizer step.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
 class PruningContext:
-    """What a criterion may use besides the weights."""
+    """What a criterion or an allocation may use besides the weights."""
 
     generator: torch.Generator
-    """Seeded by the run's seed; only criteria with `uses_seed` may draw from it."""
+    """Seeded by the run's seed; only components with `uses_seed` may draw from it."""
+    sparsity: float = 0.0
+    """Share of the dense model's units that shall be gone after this step."""
+    data: Calibration | None = None
+
+    @property
+    def calibration(self) -> Calibration:
+        """For components that declare the need of it."""
+        assert self.data is not None, "only components that declare `needs` get calibration questions"
+        return self.data
 
 
 class Criterion(Component, ABC):
     """Scores the units of a structure: the lowest go first."""
 
     uses_seed: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[Kind]] = frozenset(get_args(Kind))
+    """Kinds of units that it can score."""
+
+    @property
+    def needs(self) -> frozenset[PruningNeed]:
+        """What it asks of the context."""
+        return frozenset()
 
     @abstractmethod
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
-        """One (units,) float tensor a layer, for the units that are still there."""
+        """One (units,) float tensor a group, for the units that are still there."""
+
+    def adjust(
+        self, model: LanguageModel, structure: Structure, keep: list[torch.Tensor], context: PruningContext
+    ) -> list[torch.Tensor]:
+        """Make up for what will go, before it goes: may change weights, and choose as many other units.
+
+        Args:
+            model: Before the removal.
+            structure: Of the units.
+            keep: (units,) bool for each group.
+            context: As for `scores`.
+
+        Returns:
+            The units to keep.
+        """
+        return keep
 
 
 class Structure(Component, ABC):
     """What is removed together: finds the units of a model and takes them out."""
 
     name: str
+    kind: ClassVar[Kind]
+    matrices: ClassVar[tuple[str, ...]]
+    """Names of the matrices in which its units own something, in some architecture."""
 
     @abstractmethod
+    def groups(self, model: PreTrainedModel) -> list[Group]:
+        """Groups of units that are there, in a fixed order."""
+
     def units(self, model: PreTrainedModel) -> list[int]:
-        """Number of units in each layer."""
+        """Number of units in each group."""
+        return [group.units for group in self.groups(model)]
+
+    def left(self, model: LanguageModel) -> list[int]:
+        """How many units of each group are still there."""
+        return self.units(model.model)
+
+    def there(self, model: LanguageModel) -> list[torch.Tensor] | None:
+        """(units,) bool for each group, which units are still there; None: all that `groups` finds."""
+        return None
+
+    def select(self, group: Group, scores: torch.Tensor, left: int) -> torch.Tensor:
+        """(units,) bool: the `left` units of highest score; of equal scores the lower number goes first."""
+        import torch
+
+        keep = torch.ones(len(scores), dtype=torch.bool, device=scores.device)
+        keep[scores.argsort(stable=True)[: max(len(scores) - left, 0)]] = False
+        return keep
 
     @abstractmethod
-    def weights(self, model: PreTrainedModel) -> list[dict[str, torch.Tensor]]:
-        """For each layer, projection name -> weight as (units, other): row j is what unit j owns in it."""
+    def remove(self, model: LanguageModel, keep: Sequence[torch.Tensor]) -> None:
+        """Keep only the units of `keep`, (units,) bool for each group, in place, and note which are gone."""
 
-    @abstractmethod
-    def remove(self, model: PreTrainedModel, keep: Sequence[torch.Tensor]) -> None:
-        """Keep only the units `keep` (sorted indices, one tensor a layer), in place: tensors become smaller."""
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A model whose units have scores: what an allocation decides on."""
+
+    model: LanguageModel
+    structure: Structure
+    scores: Sequence[torch.Tensor]
+    """(units,) for each group; of units that are gone already (masked) minus infinity."""
+    dense_units: Sequence[int]
+    """Units of each group in the dense model."""
+    context: PruningContext
 
 
 class Allocation(Component, ABC):
-    """Decides how many and which units each layer loses."""
+    """Decides how many units each group loses."""
+
+    uses_seed: ClassVar[bool] = False
+
+    @property
+    def needs(self) -> frozenset[PruningNeed]:
+        """What it asks of the context."""
+        return frozenset()
 
     @abstractmethod
-    def keep(self, scores: Sequence[torch.Tensor], dense_units: Sequence[int], sparsity: float) -> list[torch.Tensor]:
-        """Sorted indices of the units to keep, one tensor a layer, so that `sparsity` of `dense_units` is gone."""
+    def losses(self, scored: Scored, sparsity: float) -> list[int]:
+        """How many of its dense units each group has lost in the end, so that `sparsity` of all are gone.
+
+        Raises:
+            ConfigError: A group would lose more than it may.
+        """
 
 
 class Schedule(Component, ABC):
@@ -308,6 +514,10 @@ class Loss(Component, ABC):
     def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue: ...
 
 
+Term = Callable[["PreTrainedModel"], "torch.Tensor"]
+"""A regulariser: the model's weights -> (), added to the mean loss of each step."""
+AfterStep = Callable[["PreTrainedModel", int], None]
+"""What holds a mask, grows and drops, or averages: called with the number of the step that was taken (from 1)."""
 Answers = Callable[["Batch"], "ModelOutputs"]
 """What a teacher says to a batch, without graph, on the batch's device."""
 

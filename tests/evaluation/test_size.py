@@ -11,7 +11,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from regraft.evaluation.size import measure
+from regraft.interfaces import LanguageModel
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
+
+
+def as_language_model(model: PreTrainedModel) -> LanguageModel:
+    return LanguageModel(model=model, tokenizer=None)  # type: ignore[arg-type]
 
 
 def operations(model: PreTrainedModel, tokens: int) -> int:
@@ -25,7 +30,7 @@ def operations(model: PreTrainedModel, tokens: int) -> int:
 
 def cut(model: PreTrainedModel, *widths: int) -> PreTrainedModel:
     smaller = copy.deepcopy(model)
-    MlpNeurons().remove(smaller, [torch.arange(width) for width in widths])
+    MlpNeurons().remove(as_language_model(smaller), [torch.arange(INTERMEDIATE) < width for width in widths])
     return smaller
 
 
@@ -93,7 +98,7 @@ def test_olmo2_7b_by_its_config_alone() -> None:
     neurons = 32 * 3 * 4096 * 11008
     assert neurons / dense.parameters == pytest.approx(0.593, abs=5e-4)
     assert dense.parameters - dense.non_embedding_parameters == 2 * 100352 * 4096
-    MlpNeurons().remove(model, [torch.arange(11008 // 2)] * 32)
+    MlpNeurons().remove(as_language_model(model), [torch.arange(11008) < 11008 // 2] * 32)
     half = measure(model, 100)
     assert half.parameters == dense.parameters - neurons // 2
     assert half.parameters / dense.parameters == pytest.approx(0.703, abs=5e-4)

@@ -29,7 +29,8 @@ def language_model(architecture: str, *widths: int, dtype: torch.dtype = torch.f
     tokenizer.pre_tokenizer = Whitespace()
     model = tiny_model(architecture).to(dtype)  # type: ignore[arg-type]
     if widths:
-        MlpNeurons().remove(model, [torch.arange(INTERMEDIATE - width, INTERMEDIATE) for width in widths])
+        keep = [torch.arange(INTERMEDIATE) >= INTERMEDIATE - width for width in widths]
+        MlpNeurons().remove(LanguageModel(model=model, tokenizer=None), keep)  # type: ignore[arg-type]
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     return LanguageModel(model=model, tokenizer=fast)
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, INTERMEDIATE, LAYERS, tiny_model
 from torch import nn
+from units import Made
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Criterion, LanguageModel, PruningContext, Structure
+from regraft.interfaces import Criterion, LanguageModel, PruningContext
 from regraft.pruning.criteria.l1 import L1
 from regraft.pruning.criteria.l2 import L2
 from regraft.pruning.criteria.random import Random
@@ -23,25 +24,10 @@ DOWN = [[1.0, 2.0, -2.0], [3.0, 0.0, 6.0]]
 """Three neurons of a hidden size of two; DOWN is (hidden, units), as in a model."""
 
 
-class ByHand(Structure):
+def by_hand_structure() -> Made:
     """The weights above, in float16, as one layer."""
-
-    name = "by_hand"
-
-    def units(self, model):
-        return [3]
-
-    def weights(self, model):
-        down = torch.tensor(DOWN, dtype=torch.float16).T
-        return [
-            {
-                "gate": torch.tensor(GATE, dtype=torch.float16),
-                "up": torch.tensor(UP, dtype=torch.float16),
-                "down": down,
-            }
-        ]
-
-    def remove(self, model, keep): ...
+    weights = {"gate": torch.tensor(GATE), "up": torch.tensor(UP), "down": torch.tensor(DOWN).T}
+    return Made({name: weight.half() for name, weight in weights.items()})
 
 
 def language_model(model: nn.Module | None = None) -> LanguageModel:
@@ -75,14 +61,14 @@ PROJECTIONS = [("gate", "up", "down"), ("down",), ("gate", "up"), ("up",)]
 )
 def test_scores_are_the_formula(criterion: type[L1 | L2], combine: str, projections: tuple[str, ...]) -> None:
     component: Criterion = criterion(projections=projections, combine=combine)  # type: ignore[arg-type]
-    (scores,) = component.scores(language_model(), ByHand(), context())
+    (scores,) = component.scores(language_model(), by_hand_structure(), context())
     assert scores.dtype == torch.float32
     expected = by_hand(1 if criterion is L1 else 2, projections, combine)
     torch.testing.assert_close(scores.double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 def test_the_default_is_the_norm_of_all_that_a_neuron_owns() -> None:
-    (scores,) = L2().scores(language_model(), ByHand(), context())
+    (scores,) = L2().scores(language_model(), by_hand_structure(), context())
     expected = [math.sqrt(1 + 4 + 4 + 1 + 9), math.sqrt(9 + 1 + 1 + 4), math.sqrt(0.25 + 0.25 + 16 + 9 + 4 + 36)]
     assert scores.tolist() == pytest.approx(expected, rel=1e-6)
 
@@ -130,16 +116,13 @@ def test_random_scores_depend_on_the_seed_alone() -> None:
 
 
 def test_random_scores_do_not_depend_on_the_number_of_threads() -> None:
-    class Large(ByHand):
-        def units(self, model):
-            return [200_000]
-
+    large = Made({"up": torch.zeros(200_000, 1)})
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(4)
-        (many,) = Random().scores(language_model(), Large(), context())
+        (many,) = Random().scores(language_model(), large, context())
         torch.set_num_threads(1)
-        (one,) = Random().scores(language_model(), Large(), context())
+        (one,) = Random().scores(language_model(), large, context())
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(many, one)
@@ -147,13 +130,10 @@ def test_random_scores_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_a_unit_keeps_its_random_score_while_others_go() -> None:
     dense = language_model()
-    (before,) = Random().scores(dense, ByHand(), context(5))
+    (before,) = Random().scores(dense, by_hand_structure(), context(5))
 
-    class Two(ByHand):
-        def units(self, model):
-            return [2]
-
-    (after,) = Random().scores(replace(dense, removed={"by_hand": ((1,),)}), Two(), context(5))
+    two = Made({"up": torch.zeros(2, 1)})
+    (after,) = Random().scores(replace(dense, removed={"made": ((1,),)}), two, context(5))
     assert after.tolist() == [before[0].item(), before[2].item()]
 
 

@@ -6,13 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from units import kept, scored
 
 from regraft.config.ranges import ConfigError
 from regraft.pruning.allocation.layerwise import Layerwise
 
 
 def keep(scores: list[list[float]], dense: list[int], sparsity: float) -> list[list[int]]:
-    return [kept.tolist() for kept in Layerwise().keep([torch.tensor(score) for score in scores], dense, sparsity)]
+    return kept(Layerwise(), scores, dense, sparsity)
 
 
 def test_each_layer_keeps_its_highest_in_order() -> None:
@@ -39,8 +40,8 @@ def test_each_layer_keeps_its_highest_in_order() -> None:
     ],
 )
 def test_the_number_is_rounded_halves_up(units: int, sparsity: float, removed: int) -> None:
-    (kept,) = keep([[float(unit) for unit in range(units)]], [units], sparsity)
-    assert kept == list(range(removed, units))
+    (left,) = keep([[float(unit) for unit in range(units)]], [units], sparsity)
+    assert left == list(range(removed, units))
 
 
 def test_of_equal_scores_the_lower_number_goes_first() -> None:
@@ -68,9 +69,9 @@ def test_a_layer_is_never_emptied(units: int, sparsity: float) -> None:
 def test_the_sparsity_that_the_message_offers_works(units: int) -> None:
     scores = torch.zeros(units)
     with pytest.raises(ConfigError) as refused:
-        Layerwise().keep([scores], [units], 1 - 0.1 / units)
+        Layerwise().losses(scored([scores], [units]), 1 - 0.1 / units)
     offered = float(str(refused.value).split("Choose at most ")[1].rstrip("."))
-    assert len(Layerwise().keep([scores], [units], offered)[0]) >= 1
+    assert Layerwise().losses(scored([scores], [units]), offered)[0] < units
 
 
 @given(
@@ -79,10 +80,10 @@ def test_the_sparsity_that_the_message_offers_works(units: int) -> None:
 )
 def test_nothing_that_goes_scores_above_what_stays(scores: list[float], sparsity: float) -> None:
     try:
-        (kept,) = keep([scores], [len(scores)], sparsity)
+        (left,) = keep([scores], [len(scores)], sparsity)
     except ConfigError:
         return
-    gone = set(range(len(scores))) - set(kept)
-    assert kept == sorted(set(kept))
+    gone = set(range(len(scores))) - set(left)
+    assert left == sorted(set(left))
     assert abs(len(gone) - sparsity * len(scores)) <= 0.5 + 1e-6
-    assert all((scores[unit], unit) < (scores[other], other) for unit in gone for other in kept)
+    assert all((scores[unit], unit) < (scores[other], other) for unit in gone for other in left)

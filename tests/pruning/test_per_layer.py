@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from units import kept, scored
 
 from regraft.config.ranges import ConfigError
 from regraft.pruning.allocation.layerwise import removed
@@ -16,7 +17,7 @@ from regraft.pruning.allocation.per_layer import PerLayer
 
 
 def losses(weights: dict[int, float], units: list[int], sparsity: float) -> list[int]:
-    return PerLayer(weights=weights).losses(units, sparsity)
+    return PerLayer(weights=weights).losses(scored([torch.zeros(layer) for layer in units], units), sparsity)
 
 
 @pytest.mark.parametrize(
@@ -45,14 +46,12 @@ def test_by_hand(weights: dict[int, float], units: list[int], sparsity: float, e
 
 
 def test_each_layer_keeps_its_highest_in_order() -> None:
-    scores = [torch.tensor([0.3, 0.9, 0.1, 0.5]), torch.tensor([10.0, 40.0, 30.0, 20.0])]
-    kept = PerLayer(weights={0: 3.0}).keep(scores, [4, 4], 0.5)
-    assert [layer.tolist() for layer in kept] == [[1], [1, 2, 3]]
+    scores = [[0.3, 0.9, 0.1, 0.5], [10.0, 40.0, 30.0, 20.0]]
+    assert kept(PerLayer(weights={0: 3.0}), scores, [4, 4], 0.5) == [[1], [1, 2, 3]]
 
 
 def test_what_is_gone_does_not_come_back() -> None:
-    (kept,) = PerLayer().keep([torch.tensor([5.0, 1.0, 2.0, 3.0])], [8], 0.25)
-    assert kept.tolist() == [0, 1, 2, 3]
+    assert kept(PerLayer(), [[5.0, 1.0, 2.0, 3.0]], [8], 0.25) == [[0, 1, 2, 3]]
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from transformers import PreTrainedModel
+from units import flags
 
 import regraft.pruning
 from regraft.__main__ import conf
@@ -31,7 +32,7 @@ from regraft.pruning.pruner import Pruner
 from regraft.pruning.schedules.iterative import Iterative
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
 
-DENSE = [INTERMEDIATE] * LAYERS
+DENSE = {"mlp_neurons": [INTERMEDIATE] * LAYERS}
 MODELS = [(name, {}) for name in ARCHITECTURES] + [("llama", {"mlp_bias": True, "attention_bias": True})]
 """Every architecture, and biases where they are a choice; those of GPT-2 are not."""
 
@@ -97,12 +98,13 @@ def test_sliced_equals_masked(architecture: str, more: dict, criterion: Criterio
 def test_sliced_equals_masked_with_a_width_for_each_layer(architecture: str, more: dict) -> None:
     dense = tiny_model(architecture, **more)
     generator = torch.Generator().manual_seed(1)
-    keep = [torch.randperm(INTERMEDIATE, generator=generator)[:width].sort().values for width in (48, 1, 17)]
-    smaller = copy.deepcopy(dense)
-    MlpNeurons().remove(smaller, keep)
-    assert MlpNeurons().units(smaller) == [48, 1, 17]
-    removed = [sorted(set(range(INTERMEDIATE)) - set(kept.tolist())) for kept in keep]
-    torch.testing.assert_close(logits(smaller), silenced(dense, removed), atol=1e-5, rtol=1e-5)
+    stays = [torch.randperm(INTERMEDIATE, generator=generator)[:width].tolist() for width in (48, 1, 17)]
+    smaller = LanguageModel(model=copy.deepcopy(dense), tokenizer=None)  # type: ignore[arg-type]
+    MlpNeurons().remove(smaller, [flags(INTERMEDIATE, kept) for kept in stays])
+    assert MlpNeurons().units(smaller.model) == [48, 1, 17]
+    removed = [tuple(sorted(set(range(INTERMEDIATE)) - set(kept))) for kept in stays]
+    assert smaller.removed == {"mlp_neurons": tuple(removed)}
+    torch.testing.assert_close(logits(smaller.model), silenced(dense, removed), atol=1e-5, rtol=1e-5)
 
 
 @settings(max_examples=12, deadline=None)
@@ -199,9 +201,9 @@ def test_the_modules_say_their_new_shape() -> None:
 
 
 def test_widths_that_differ_leave_the_config_alone() -> None:
-    model = copy.deepcopy(dense_model("llama"))
-    MlpNeurons().remove(model, [torch.arange(width) for width in (3, 4, 5)])
-    assert model.config.intermediate_size == INTERMEDIATE
+    model = LanguageModel(model=copy.deepcopy(dense_model("llama")), tokenizer=None)  # type: ignore[arg-type]
+    MlpNeurons().remove(model, [flags(INTERMEDIATE, range(width)) for width in (3, 4, 5)])
+    assert model.model.config.intermediate_size == INTERMEDIATE
 
 
 def test_scores_that_are_not_finite_are_refused_before_anything_is_cut() -> None:
@@ -209,14 +211,14 @@ def test_scores_that_are_not_finite_are_refused_before_anything_is_cut() -> None
     model.model.model.layers[1].mlp.up_proj.weight.data[5, 5] = float("nan")  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="L2: a score in layer 1 is not finite"):
         mlp(L2()).prune(model, DENSE, 0.5, PruningContext(generator=torch.Generator()))
-    assert MlpNeurons().units(model.model) == DENSE and not model.removed
+    assert MlpNeurons().left(model) == DENSE["mlp_neurons"] and not model.removed
 
 
 def test_emptying_a_layer_cuts_nothing() -> None:
     model = LanguageModel(model=tiny_model("llama"), tokenizer=None)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="sparsity=0.99"):
         mlp(L2()).prune(model, DENSE, 0.99, PruningContext(generator=torch.Generator()))
-    assert MlpNeurons().units(model.model) == DENSE and not model.removed
+    assert MlpNeurons().left(model) == DENSE["mlp_neurons"] and not model.removed
 
 
 def test_the_dense_model_of_a_copy_stays_whole() -> None:

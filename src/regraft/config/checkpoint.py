@@ -11,8 +11,8 @@ from regraft.config.ranges import ConfigError, require
 from regraft.records import Record, is_finished
 
 FROM_RECORD = (
-    *("model", "task", "preparation", "pruner", "schedule", "loss", "teacher", "recovery", "pipeline", "evaluation"),
-    *("sparsity", "seed"),
+    *("model", "task", "preparation", "pruner", "calibration", "schedule", "loss", "teacher", "recovery", "pipeline"),
+    *("evaluation", "sparsity", "seed"),
 )
 """What a checkpoint's own run decides."""
 MAY_DIFFER = ("task", "evaluation")

@@ -28,6 +28,11 @@ def check(config: RunConfig) -> None:
                 f"preparation fine-tunes on labels, but the questions of task {task.name} have none. "
                 "Choose preparation=none."
             )
+        if "labels" in config.pruner.needs:
+            raise ConfigError(
+                f"pruner needs labels, but the recovery questions of task {task.name} have none. "
+                "Choose a label-free criterion, such as pruner/criterion=l2."
+            )
     if config.preparation.trains and getattr(task, "preparation_size", None) == 0:
         raise ConfigError(
             "task.preparation_size=0: must be null or at least 1 with preparation=fine_tune, which trains on them."

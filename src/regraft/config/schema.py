@@ -14,6 +14,7 @@ from regraft.config.components import Allowed, build, validated
 from regraft.config.ranges import ConfigError, require
 from regraft.evaluation.evaluation import Evaluation
 from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, Tracker
+from regraft.pruning.calibration import CalibrationQuestions
 from regraft.pruning.pruner import Pruner
 from regraft.recovery.training import Training
 from regraft.secrets import holding
@@ -67,6 +68,7 @@ class RunConfig:
     task: Task
     preparation: AsLoaded | FineTune
     pruner: Pruner
+    calibration: CalibrationQuestions
     schedule: Schedule
     loss: Loss
     teacher: Teacher

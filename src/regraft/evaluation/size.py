@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """Counts of a model; tied weights count once."""
+    """Counts of a model; tied weights count once.
+
+    Masked weights count in `bytes` and `macs_per_token` only: their matrices are stored and computed in full.
+    """
 
     parameters: int
     non_embedding_parameters: int
@@ -24,7 +29,7 @@ class Size:
     context: int
 
 
-def measure(model: PreTrainedModel, context: int) -> Size:
+def measure(model: PreTrainedModel, context: int, masks: Mapping[str, torch.Tensor] | None = None) -> Size:
     """The size of `model`.
 
     MACs per token, at a context of T tokens: every linear map's weights once, the head's too (tied or not), and in each
@@ -35,6 +40,7 @@ def measure(model: PreTrainedModel, context: int) -> Size:
     Args:
         model: On any device, also on meta.
         context: T, tokens that the token attends to, itself among them.
+        masks: Name of a parameter -> bool of its shape, False where a weight is gone.
 
     Raises:
         ValueError: The model's attention is of no known form.
@@ -44,7 +50,8 @@ def measure(model: PreTrainedModel, context: int) -> Size:
     from regraft.models.architecture import attention_blocks, is_linear
 
     parameters = list(model.parameters())
-    total = sum(parameter.numel() for parameter in parameters)
+    masked = sum(int((~mask).sum()) for mask in (masks or {}).values())
+    total = sum(parameter.numel() for parameter in parameters) - masked
     tables: list[Any] = [module for module in model.modules() if isinstance(module, nn.Embedding)]
     if (head := model.get_output_embeddings()) is not None:
         tables.append(head)

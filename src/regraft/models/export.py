@@ -13,6 +13,9 @@ from regraft.interfaces import LanguageModel
 if TYPE_CHECKING:
     import torch
 
+MASKS = "masks.safetensors"
+"""Beside the weights of a model with masks: which of them are held at zero."""
+
 
 def save(model: LanguageModel, folder: Path) -> None:
     """Write an ordinary checkpoint, which `AutoModelForCausalLM.from_pretrained` loads without Regraft.
@@ -22,6 +25,8 @@ def save(model: LanguageModel, folder: Path) -> None:
     Raises:
         ValueError: The layers have different widths, which no plain checkpoint can hold.
     """
+    from safetensors.torch import save_file
+
     from regraft.models.architecture import mlp_blocks
 
     widths = [block.units for block in mlp_blocks(model.model)]
@@ -36,6 +41,8 @@ def save(model: LanguageModel, folder: Path) -> None:
     try:
         model.model.save_pretrained(aside)
         model.tokenizer.save_pretrained(aside)
+        if model.masks:
+            save_file({name: mask.cpu() for name, mask in model.masks.items()}, aside / MASKS)
         aside.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -52,6 +59,7 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
         ValueError: The folder holds no checkpoint, a torn one, or one without some of the model's weights.
     """
     from safetensors import SafetensorError
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(folder)
@@ -69,4 +77,5 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
     if found["missing_keys"]:
         missing = ", ".join(sorted(found["missing_keys"])[:5])
         raise ValueError(f"{folder}: the checkpoint lacks weights of its model ({missing}). Save the model again.")
-    return LanguageModel(model=model.eval(), tokenizer=tokenizer)
+    masks = load_file(folder / MASKS) if (folder / MASKS).is_file() else {}
+    return LanguageModel(model=model.eval(), tokenizer=tokenizer, masks=masks)

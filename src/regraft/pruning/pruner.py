@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regraft.interfaces import Allocation, Component, Criterion, LanguageModel, PruningContext, Structure
+from regraft.interfaces import (
+    Allocation,
+    Component,
+    Criterion,
+    LanguageModel,
+    PruningContext,
+    PruningNeed,
+    Scored,
+    Structure,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -21,40 +30,69 @@ class Pruner(Component):
     structure: Structure
     """What goes together."""
     allocation: Allocation
-    """How many each layer loses."""
+    """How many each group of units loses."""
+
+    @property
+    def needs(self) -> frozenset[PruningNeed]:
+        """What scoring and sharing out ask of the context."""
+        return self.criterion.needs | self.allocation.needs
+
+    @property
+    def uses_seed(self) -> bool:
+        """Whether the run's seed moves what is removed."""
+        return self.criterion.uses_seed or self.allocation.uses_seed
+
+    def left(self, model: LanguageModel) -> dict[str, list[int]]:
+        """Name of the structure -> how many units of each group are there."""
+        return {self.structure.name: self.structure.left(model)}
 
     def prune(
-        self, model: LanguageModel, dense_units: Sequence[int], sparsity: float, context: PruningContext
+        self, model: LanguageModel, dense: Mapping[str, Sequence[int]], sparsity: float, context: PruningContext
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """Remove units of `model`, in place, until `sparsity` of `dense_units` are gone.
+        """Remove units of `model`, in place, until `sparsity` of `dense` are gone.
 
         Args:
             model: The model, which may have lost units before.
-            dense_units: Units of each layer of the dense model.
+            dense: What `left` says of the dense model.
             sparsity: Share of the dense model's units that shall be gone in the end.
-            context: What the criterion may use.
+            context: What the criterion and the allocation may use.
 
         Returns:
-            For each layer the scores of the units that were there, and which of them are kept, sorted.
+            For each group the scores of the units that were there, (units,) float, and which of them are kept, bool.
 
         Raises:
-            ConfigError: A layer would lose all its units.
+            ConfigError: A group would lose all its units.
+            ValueError: A score is not finite.
+        """
+        scores = self.scores(model, context)
+        dense_units = dense[self.structure.name]
+        scored = Scored(model=model, structure=self.structure, scores=scores, dense_units=dense_units, context=context)
+        losses = self.allocation.losses(scored, sparsity)
+        keep = [
+            self.structure.select(group, score, units - lost)
+            for group, score, units, lost in zip(
+                self.structure.groups(model.model), scores, dense_units, losses, strict=True
+            )
+        ]
+        keep = self.criterion.adjust(model, self.structure, keep, context)
+        self.structure.remove(model, keep)
+        return list(zip(scores, keep, strict=True))
+
+    def scores(self, model: LanguageModel, context: PruningContext) -> list[torch.Tensor]:
+        """(units,) float of each group; of units that are gone already minus infinity.
+
+        Raises:
             ValueError: A score is not finite.
         """
         scores = self.criterion.scores(model, self.structure, context)
-        for layer, score in enumerate(scores):
+        for number, score in enumerate(scores):
             if not score.isfinite().all():
                 raise ValueError(
-                    f"{type(self.criterion).__name__}: a score in layer {layer} is not finite. Look for infinite or "
+                    f"{type(self.criterion).__name__}: a score in layer {number} is not finite. Look for infinite or "
                     "NaN weights in the model, or choose another pruner/criterion."
                 )
-        keep = self.allocation.keep(scores, dense_units, sparsity)
-        gone = model.removed.get(self.structure.name, ((),) * len(dense_units))
-        removed = []
-        for dense, before, kept in zip(dense_units, gone, keep, strict=True):
-            left = sorted(set(range(dense)) - set(before))
-            remain = {left[index] for index in kept.tolist()}
-            removed.append(tuple(unit for unit in range(dense) if unit not in remain))
-        self.structure.remove(model.model, keep)
-        model.removed[self.structure.name] = tuple(removed)
-        return list(zip(scores, keep, strict=True))
+        there = self.structure.there(model)
+        if there is None:
+            return scores
+        gone = float("-inf")
+        return [score.masked_fill(~mask.to(score.device), gone) for score, mask in zip(scores, there, strict=True)]

@@ -1,7 +1,10 @@
 """The training loop: forward, loss, backward, step.
 
-Four seams let every method in without a branch here: the `BatchSource` (what is read), extra `terms` (what is added to
-the loss), `after_step` (what is done to the weights after each optimizer step) and `state` / `restore` (rewinding).
+Five seams let every method in without a branch here: the `BatchSource` (what is read), extra `terms` (what is added to
+the loss), `on_gradients` (what reads or changes the gradients before they are used), `after_step` (what is done to the
+weights after each optimizer step) and `state` / `restore` (rewinding).
+
+The masks of the student hold: what is masked has no gradient and stays zero.
 
 A training that is given a `Progress` goes on from there, and ends with the values of one that was never interrupted.
 """
@@ -21,7 +24,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from regraft import interruption
-from regraft.interfaces import Batch, LanguageModel, Loss, ModelOutputs
+from regraft.interfaces import AfterStep, Batch, LanguageModel, Loss, ModelOutputs, Term
 from regraft.models.precision import autocast
 from regraft.recovery.batches import BatchSource
 from regraft.recovery.processes import Processes, like, whole
@@ -29,10 +32,6 @@ from regraft.recovery.progress import Kept, Progress, TrainingState
 from regraft.recovery.training import Training
 from regraft.tasks.packing import move
 
-Term = Callable[[PreTrainedModel], torch.Tensor]
-"""A regulariser: the model's weights -> (), added to the mean loss of each step."""
-AfterStep = Callable[[PreTrainedModel, int], None]
-"""What holds a mask, grows and drops, or averages: called with the number of the step that was taken (from 1)."""
 Observer = Callable[[dict[str, float]], None]
 """Gets the numbers of each step: `TRAINING_COLUMNS` of `regraft.records` without the stage."""
 
@@ -52,6 +51,8 @@ class Trainer:
         steps: Optimizer steps in all; the learning rate's course is laid over them.
         teacher: Answers batches, if the loss needs it.
         terms: Regularisers.
+        on_gradients: Called in order with the gradients of each step, before those of masked weights are dropped and
+            the rest is clipped.
         after_step: Called in order after each optimizer step.
         observe: Gets the numbers of each step.
         bar: Shows a progress bar with this text; None shows none.
@@ -70,6 +71,7 @@ class Trainer:
         *,
         teacher: Callable[[Batch], ModelOutputs] | None = None,
         terms: Sequence[Term] = (),
+        on_gradients: Sequence[AfterStep] = (),
         after_step: Sequence[AfterStep] = (),
         observe: Observer = lambda numbers: None,
         bar: str | None = None,
@@ -78,7 +80,8 @@ class Trainer:
         key: str = "recovery",
     ) -> None:
         self.student, self.batches, self.loss, self.training, self.steps = student, batches, loss, training, steps
-        self.teacher, self.terms, self.after_step = teacher, tuple(terms), tuple(after_step)
+        self.teacher, self.terms = teacher, tuple(terms)
+        self.on_gradients, self.after_step = tuple(on_gradients), tuple(after_step)
         self.observe, self.bar, self.progress, self.key = observe, bar, progress, key
         self.step = 0
         self.examples = 0
@@ -237,6 +240,9 @@ class Trainer:
             extra = term(self.model)
             extra.backward()
             mean += float(extra.detach())
+        for action in self.on_gradients:
+            action(self.model, self.step + 1)
+        self._hold(gradients=True)
         limit = self.training.max_grad_norm
         clipped = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
         norm = float(whole(clipped))
@@ -252,6 +258,7 @@ class Trainer:
         self.step += 1
         for action in self.after_step:
             action(self.model, self.step)
+        self._hold(gradients=False)
         return {
             "step": self.step,
             "loss": mean,
@@ -259,6 +266,17 @@ class Trainer:
             "grad_norm": norm,
             "examples": self.examples,
         }
+
+    @torch.no_grad()
+    def _hold(self, *, gradients: bool) -> None:
+        """Keep masked weights, or their gradients, at zero."""
+        if not self.student.masks:
+            return
+        parameters = dict(self.model.named_parameters())
+        for name, mask in self.student.masks.items():
+            held = parameters[name].grad if gradients else parameters[name].data
+            if held is not None:
+                held.mul_(like(held, mask))
 
 
 def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -69,7 +69,7 @@ class Context:
     """What was measured of it."""
     name: str = ""
     """What the run is called in messages."""
-    _units: list[int] = field(default_factory=list)
+    _units: dict[str, list[int]] = field(default_factory=dict)
 
     @cached_property
     def splits(self) -> Splits:
@@ -98,11 +98,11 @@ class Context:
         assert self.dense is not None, "the pipeline starts with prepare"
         return self.dense.take()
 
-    def dense_units(self) -> list[int]:
-        """Units of the pruned structure in each layer of the dense model."""
+    def dense_units(self) -> dict[str, list[int]]:
+        """Name of each pruned structure -> units of each group in the dense model."""
         assert self.dense is not None, "the pipeline starts with prepare"
         if not self._units:
-            self._units = self.config.pruner.structure.units(self.dense.read().model)
+            self._units = self.config.pruner.left(self.dense.read())
         return self._units
 
     def labelled(self, split: str) -> tuple[LabelledQuestion, ...]:

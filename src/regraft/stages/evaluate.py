@@ -57,7 +57,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         measured.append(Metric(metric="tokens_per_second", split=split, value=tokens / seconds, deterministic=False))
         tables.append(_predictions(split, questions, decides))
     context_length = _context_length(context.encode(model, context.labelled(evaluation.splits[0])))
-    weighed = size.measure(model.model, context_length)
+    weighed = size.measure(model.model, context_length, model.masks)
     dense = None if context.dense is None else size.measure(context.dense.read().model, context_length)
     measured += [
         Metric(metric="parameters", value=weighed.parameters),
@@ -111,8 +111,8 @@ def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, contex
 
 
 def _block_sparsity(model: LanguageModel, context: Context) -> float | None:
-    """Share of the dense model's units of the pruned structure that are gone; None if no dense model is known."""
+    """Share of the dense model's units of the pruned structures that are gone; None if no dense model is known."""
     if context.dense is None:
         return None
-    left = sum(context.config.pruner.structure.units(model.model))
-    return 1 - left / sum(context.dense_units())
+    left = sum(sum(units) for units in context.config.pruner.left(model).values())
+    return 1 - left / sum(sum(units) for units in context.dense_units().values())

@@ -73,7 +73,7 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
     for target, share in zip(targets, shares, strict=True):
         for name in config.pipeline.repeat:
             if name == "prune":
-                add(name, _prune_key(config, model, target), target_sparsity=target)
+                add(name, _prune_key(config, model, dense, target), target_sparsity=target)
             elif name == "recover":
                 span = (start, start + share)
                 key = _recover_key(config, model, dense, span)
@@ -117,13 +117,19 @@ def _prepare_key(config: RunConfig) -> str:
     return digest(identity)
 
 
-def _prune_key(config: RunConfig, model: str, target: float) -> str:
+def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
     if target == 0:
         return model
-    criterion = config.pruner.criterion
+    needs = config.pruner.needs
     identity: dict[str, Any] = {"model": model, "pruner": described(config.pruner), "sparsity": target}
-    if criterion.uses_seed:
+    if config.pruner.uses_seed or "training" in needs:
         identity["seed"] = config.seed
+    if needs:
+        identity |= {"calibration": described(config.calibration), "task": _task(config, "recovery")}
+    if "teacher_logits" in needs:
+        identity["dense"] = dense
+    if "training" in needs:
+        identity["recovery"] = described(config.recovery)
     return digest(identity)
 
 

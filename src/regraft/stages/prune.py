@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy
 import pandas
 import torch
@@ -9,6 +11,7 @@ import torch
 from regraft.cache import digest
 from regraft.interfaces import LanguageModel, PruningContext
 from regraft.records import SCORES
+from regraft.stages.calibration import Questions
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import weights
 from regraft.stages.outcome import Outcome
@@ -23,28 +26,43 @@ NOTHING = Outcome(fingerprints={"units": digest({})})
 def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     """Remove units of `model`, in place, until `stage.target_sparsity` of the dense model's are gone."""
     entered = weights(model.model)
-    generator = torch.Generator().manual_seed(context.config.seed)
     pruner = context.config.pruner
     dense = context.dense_units()
-    scored = pruner.prune(model, dense, stage.target_sparsity, PruningContext(generator=generator))
+    scored = pruner.prune(
+        model,
+        dense,
+        stage.target_sparsity,
+        PruningContext(
+            generator=torch.Generator().manual_seed(context.config.seed),
+            sparsity=stage.target_sparsity,
+            data=Questions(context, model) if pruner.needs else None,
+        ),
+    )
+    left = pruner.left(model)
     return Outcome(
         fingerprints={"model_in": entered, "units": units(model)},
         details={
-            "removed": {name: [len(layer) for layer in layers] for name, layers in model.removed.items()},
-            "dense": {pruner.structure.name: list(dense)},
+            "removed": {
+                name: [before - there for before, there in zip(dense[name], left[name], strict=True)] for name in dense
+            },
+            "dense": dense,
         },
         tables={SCORES: pandas.concat([_histogram(layer, *each) for layer, each in enumerate(scored)])},
     )
 
 
 def _histogram(layer: int, scores: torch.Tensor, keep: torch.Tensor) -> pandas.DataFrame:
-    """How the scores of a layer are spread, and which of them went: lines of the table of scores."""
+    """How the scores of a group's units are spread, and which of them went: lines of the table of scores."""
     numbers = scores.detach().double().cpu().numpy()
-    units, edges = numpy.histogram(numbers, BINS)
-    removed, _ = numpy.histogram(numpy.delete(numbers, keep.cpu().numpy()), edges)
+    there = numpy.isfinite(numbers)
+    units, edges = numpy.histogram(numbers[there], BINS)
+    removed, _ = numpy.histogram(numbers[there & ~keep.cpu().numpy()], edges)
     return pandas.DataFrame({"layer": layer, "low": edges[:-1], "high": edges[1:], "units": units, "removed": removed})
 
 
 def units(model: LanguageModel) -> str:
     """Digest of the units removed so far, in the numbering of the dense model."""
-    return digest(model.removed)
+    if not model.masks:
+        return digest(model.removed)
+    masks = {name: hashlib.sha256(numpy.packbits(mask.cpu().numpy())).hexdigest() for name, mask in model.masks.items()}
+    return digest([model.removed, masks])

@@ -6,38 +6,25 @@ A layer of n dense units loses round(sparsity * n) of them, halves up.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Allocation
-
-if TYPE_CHECKING:
-    import torch
+from regraft.interfaces import Allocation, Scored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layerwise(Allocation):
-    """Each layer loses its units of lowest score; of equal scores the lower number goes first."""
+    """Each group of units (a layer's neurons, a matrix's weights) loses the same share."""
 
-    def keep(self, scores: Sequence[torch.Tensor], dense_units: Sequence[int], sparsity: float) -> list[torch.Tensor]:
-        """Sorted indices, into the units that are still there, of those to keep.
-
-        Raises:
-            ConfigError: A layer would lose all its units.
-        """
-        kept = []
-        for layer, (score, dense) in enumerate(zip(scores, dense_units, strict=True)):
-            left = dense - removed(dense, sparsity)
-            if left < 1:
+    def losses(self, scored: Scored, sparsity: float) -> list[int]:
+        losses = [removed(units, sparsity) for units in scored.dense_units]
+        for layer, (units, lost) in enumerate(zip(scored.dense_units, losses, strict=True)):
+            if lost >= units:
                 raise ConfigError(
-                    f"sparsity={sparsity}: must leave at least one of the {dense} units of layer {layer}. "
-                    f"Choose at most {math.floor(10_000 * (1 - 1 / dense)) / 10_000}."
+                    f"sparsity={sparsity}: must leave at least one of the {units} units of layer {layer}. "
+                    f"Choose at most {math.floor(10_000 * (1 - 1 / units)) / 10_000}."
                 )
-            order = score.argsort(stable=True)
-            kept.append(order[max(len(score) - left, 0) :].sort().values)
-        return kept
+        return losses
 
 
 def removed(units: int, sparsity: float) -> int:

@@ -12,16 +12,11 @@ priority w_l * n_l / (2 k - 1). It is monotone in the total, so the steps of an 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError, require
-from regraft.interfaces import Allocation
+from regraft.interfaces import Allocation, Scored
 from regraft.pruning.allocation.layerwise import removed
-
-if TYPE_CHECKING:
-    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,26 +35,15 @@ class PerLayer(Allocation):
             require(layer >= 0, "weights", layer, "layer numbers, which count from 0")
             require(math.isfinite(weight) and weight >= 0, f"weights.{layer}", weight, "a finite number of at least 0")
 
-    def keep(self, scores: Sequence[torch.Tensor], dense_units: Sequence[int], sparsity: float) -> list[torch.Tensor]:
-        """Sorted indices, into the units that are still there, of those to keep.
+    def losses(self, scored: Scored, sparsity: float) -> list[int]:
+        """How many units each layer has lost in the end.
 
         Raises:
             ConfigError: A weight names no layer, or the layers with a weight above 0 have too few units.
         """
-        kept = []
-        for score, dense, lost in zip(scores, dense_units, self.losses(dense_units, sparsity), strict=True):
-            gone = min(max(len(score) - (dense - lost), 0), len(score))
-            kept.append(score.argsort(stable=True)[gone:].sort().values)
-        return kept
-
-    def losses(self, dense_units: Sequence[int], sparsity: float) -> list[int]:
-        """How many units each layer loses.
-
-        Raises:
-            ConfigError: As `keep`.
-        """
         import torch
 
+        dense_units = scored.dense_units
         for layer in self.weights:
             if layer >= len(dense_units):
                 raise ConfigError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from regraft.config.ranges import require
 from regraft.interfaces import Criterion, LanguageModel, PruningContext, Structure
-from regraft.pruning.criteria.norms import Projection, norms
+from regraft.pruning.criteria.norms import norms
 
 if TYPE_CHECKING:
     import torch
@@ -25,21 +25,23 @@ if TYPE_CHECKING:
 class L2(Criterion):
     """Units of small L2 norm go first."""
 
-    projections: tuple[Projection, ...] = ("gate", "up", "down")
-    """Projections whose weights count. One that a block lacks is passed over: GPT-2 has `up` and `down`, no gate."""
+    projections: tuple[str, ...] | None = None
+    """Matrices whose weights count, by the names that the structure gives them; null takes all in which a unit owns
+    something. One that a block lacks is passed over: GPT-2 has `up` and `down`, no gate."""
     combine: Literal["sum_sq", "product", "max"] = "sum_sq"
     """Root of the sum of squares, product, or largest of the norms."""
 
     def __post_init__(self) -> None:
-        given = list(self.projections)
-        require(0 < len(given) == len(set(given)), "projections", given, "one or more of gate, up, down, each once")
+        given = self.projections
+        once = given is None or 0 < len(given) == len(set(given))
+        require(once, "projections", given, "null, or names of one or more matrices, each once")
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
 
         scores = []
-        for weights in structure.weights(model.model):
-            each = torch.stack(norms(weights, self.projections, 2))
+        for group in structure.groups(model.model):
+            each = torch.stack(norms(group, self.projections, 2))
             if self.combine == "sum_sq":
                 scores.append(torch.linalg.vector_norm(each, dim=0))
             else:

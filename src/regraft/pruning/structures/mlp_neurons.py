@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from regraft.interfaces import Structure
+from regraft.interfaces import Group, Kind
+from regraft.pruning.structures.cut import Cut
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 WIDTH_KEYS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
@@ -17,47 +16,47 @@ WIDTH_KEYS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MlpNeurons(Structure):
+class MlpNeurons(Cut):
     """Intermediate neurons of the feed-forward blocks, removed for real: the matrices become smaller."""
+
+    kind: ClassVar[Kind] = "neurons"
+    matrices: ClassVar[tuple[str, ...]] = ("gate", "up", "down")
 
     name: str = "mlp_neurons"
     """Name of the structure in records."""
 
-    def units(self, model: PreTrainedModel) -> list[int]:
+    def groups(self, model: PreTrainedModel) -> list[Group]:
+        """One for each layer: `gate` (where there is one) and `up` write a neuron, `down` reads it."""
         from regraft.models.architecture import mlp_blocks
+        from regraft.models.surgery import consecutive, owned
 
-        return [block.units for block in mlp_blocks(model)]
-
-    def weights(self, model: PreTrainedModel) -> list[dict[str, torch.Tensor]]:
-        """For each layer `gate` (where there is one), `up` and `down`, each (units, hidden), without graph."""
-        from regraft.models.architecture import mlp_blocks
-
-        return [
-            {
-                name: projection.weight.detach().T if name == "down" else projection.weight.detach()
+        groups = []
+        for layer, block in enumerate(mlp_blocks(model)):
+            index = consecutive(block.units)
+            parts = [
+                part
                 for name, projection in block.projections.items()
-            }
-            for block in mlp_blocks(model)
-        ]
+                for part in owned(name, projection, index, "reads" if name == "down" else "writes")
+            ]
+            groups.append(Group(name=f"MLP of layer {layer}", units=block.units, parts=tuple(parts), layer=layer))
+        return groups
 
-    def remove(self, model: PreTrainedModel, keep: Sequence[torch.Tensor]) -> None:
-        """Slice the projections; the model's config follows when all layers have the same width.
-
-        Raises:
-            ValueError: The model's config says nowhere how wide its blocks are.
-        """
-        from regraft.models.architecture import mlp_blocks
-
-        config = model.config.get_text_config()
-        key = next((key for key in WIDTH_KEYS if hasattr(config, key)), None)
-        if key is None:
+    def check(self, model: PreTrainedModel) -> None:
+        if _width_key(model) is None:
             raise ValueError(
                 f"{type(model).__name__}: its config has none of {', '.join(WIDTH_KEYS)}, so a checkpoint could not "
                 "say how wide the pruned blocks are. Choose another model."
             )
-        for block, kept in zip(mlp_blocks(model), keep, strict=True):
-            for name, projection in block.projections.items():
-                projection.cut(kept, inputs=name == "down")
-        widths = {len(kept) for kept in keep}
+
+    def resize(self, model: PreTrainedModel) -> None:
+        """The model's config follows when all layers have the same width."""
+        widths = set(self.units(model))
         if len(widths) == 1:
-            setattr(config, key, widths.pop())
+            key = _width_key(model)
+            assert key is not None, "checked before the cut"
+            setattr(model.config.get_text_config(), key, widths.pop())
+
+
+def _width_key(model: PreTrainedModel) -> str | None:
+    config = model.config.get_text_config()
+    return next((key for key in WIDTH_KEYS if hasattr(config, key)), None)

@@ -1,0 +1,73 @@
+"""Cuts units out of a model: its tensors become smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal
+
+from regraft.interfaces import Group, Part
+from regraft.models.architecture import Projection
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def owned(name: str, projection: Projection, index: torch.Tensor, side: Literal["writes", "reads"]) -> list[Part]:
+    """What units own of a linear map: rows and biases where they write, columns where they read.
+
+    Args:
+        name: Of the matrix.
+        projection: The map.
+        index: (units, width) long; rows or columns of each unit.
+        side: Which of both.
+    """
+    module = projection.module
+    along = 1 if (side == "reads") != projection.transposed else 0
+    parts = [Part(name=name, module=module, attribute="weight", dimension=along, index=index, side=side)]
+    if side == "writes" and module.bias is not None:
+        parts.append(Part(name=f"{name}.bias", module=module, attribute="bias", dimension=0, index=index, side=side))
+    return parts
+
+
+def consecutive(units: int, width: int = 1) -> torch.Tensor:
+    """(units, width) long: each unit owns the next `width` positions."""
+    import torch
+
+    return torch.arange(units * width).view(units, width)
+
+
+def cut(groups: Iterable[Group], keep: Iterable[torch.Tensor]) -> None:
+    """Keep only the units of `keep`, (units,) bool for each group, in place.
+
+    A parameter that several modules share is to be named once, and tied again by the caller.
+    """
+    for group, kept in zip(groups, keep, strict=True):
+        for part in group.parts:
+            assert part.index is not None, "single weights are masked, not cut"
+            gone = part.index[~kept.cpu()].flatten()
+            _drop(part.module, part.attribute, part.dimension, gone)
+
+
+def _drop(module: nn.Module, attribute: str, dimension: int, gone: torch.Tensor) -> None:
+    import torch
+    from torch import nn
+
+    parameter: nn.Parameter = getattr(module, attribute)
+    stays = torch.ones(parameter.shape[dimension], dtype=torch.bool)
+    stays[gone] = False
+    chosen = parameter.detach().index_select(dimension, stays.nonzero().flatten().to(parameter.device))
+    setattr(module, attribute, nn.Parameter(chosen, requires_grad=parameter.requires_grad))
+    _tell_size(module)
+
+
+def _tell_size(module: Any) -> None:
+    """What the module says of its shape."""
+    from torch import nn
+
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Embedding):
+        module.num_embeddings, module.embedding_dim = module.weight.shape
+    elif hasattr(module, "nx"):
+        module.nx, module.nf = module.weight.shape
