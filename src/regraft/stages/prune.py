@@ -64,5 +64,8 @@ def units(model: LanguageModel) -> str:
     """Digest of the units removed so far, in the numbering of the dense model."""
     if not model.masks:
         return digest(model.removed)
-    masks = {name: hashlib.sha256(numpy.packbits(mask.cpu().numpy())).hexdigest() for name, mask in model.masks.items()}
+    masks = {
+        name: hashlib.sha256(numpy.packbits(mask.cpu().numpy()).tobytes()).hexdigest()
+        for name, mask in model.masks.items()
+    }
     return digest([model.removed, masks])

@@ -23,9 +23,7 @@ def norms(group: Group, projections: Sequence[str] | None, order: float) -> list
     import torch
 
     weights = group.weights()
-    found = (
-        list(weights.values()) if projections is None else [weights[name] for name in projections if name in weights]
-    )
+    found = [weights[name] for name in (weights if projections is None else projections) if name in weights]
     if not found:
         raise ConfigError(
             f"pruner.criterion.projections={list(projections or ())}: must name at least one of {', '.join(weights)}, "
