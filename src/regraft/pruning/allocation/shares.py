@@ -56,7 +56,7 @@ def room(scored: Scored, sparsity: float, floor: float) -> Room:
         ConfigError: The floor leaves too few units to remove.
     """
     units = tuple(scored.dense_units)
-    there = [int(score.isfinite().sum()) for score in scored.scores]
+    there = scored.structure.left(scored.model)
     least = tuple(number - left for number, left in zip(units, there, strict=True))
     stays = [max(1, math.ceil(round(floor * number, 9))) for number in units]
     most = tuple(max(gone, number - kept) for gone, number, kept in zip(least, units, stays, strict=True))
@@ -96,9 +96,7 @@ def lowest(scores: Sequence[torch.Tensor], room: Room) -> list[int]:
     return losses
 
 
-def share_out(
-    room: Room, offsets: Sequence[float] | None = None, weights: Sequence[float] | None = None
-) -> list[int]:
+def share_out(room: Room, offsets: Sequence[float] | None = None, weights: Sequence[float] | None = None) -> list[int]:
     """Units that each group has lost when the k-th of its n units costs offset + (k - 1/2) / (weight * n).
 
     So a group's share of losses is weight * (price - offset), rounded, at one price for all and within the bounds. With
