@@ -134,8 +134,10 @@ def attention_blocks(model: PreTrainedModel) -> list[Attention]:
 
 
 def linear_maps(model: PreTrainedModel) -> list[dict[str, Projection]]:
-    """The linear maps of each decoder layer by name: those of its blocks (`gate`, `query`, `fused`, ...), and any other
-    by its path in the layer.
+    """The linear maps of each decoder layer by name.
+
+    Those of the blocks are `gate`, `up`, `down`, `query`, `key`, `value`, `fused` and `output`; any other goes by its
+    path in the layer.
 
     Raises:
         ValueError: A layer has no feed-forward block or no attention.

@@ -49,7 +49,7 @@ class Factor:
     dead: torch.Tensor
 
     def scores(self, weight: torch.Tensor, first: int) -> torch.Tensor:
-        """s of the columns `first`, `first` + 1, ... of a matrix, which are `weight`: (outputs, columns)."""
+        """Scores s of the columns `first`, `first` + 1, ... of a matrix, which are `weight`: (outputs, columns)."""
         columns = slice(first, first + weight.shape[1])
         scores = (weight / self.upper.diagonal()[columns]) ** 2
         return scores.masked_fill(self.dead[columns], 0)
@@ -83,7 +83,7 @@ class SparseGPT(Criterion):
         return self.sequential
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
-        """s with the weights as they are before any is changed."""
+        """Scores s with the weights as they are before any is changed."""
         groups = structure.groups(model.model)
         context.measured[FACTORS] = factors = self._factors(model, groups, context)
         return [
