@@ -96,9 +96,7 @@ def lowest(scores: Sequence[torch.Tensor], room: Room) -> list[int]:
     return losses
 
 
-def share_out(
-    room: Room, offsets: Sequence[float] | None = None, weights: Sequence[float] | None = None
-) -> list[int]:
+def share_out(room: Room, offsets: Sequence[float] | None = None, weights: Sequence[float] | None = None) -> list[int]:
     """Units that each group has lost when the k-th of its n units costs offset + (k - 1/2) / (weight * n).
 
     So a group's share of losses is weight * (price - offset), rounded, at one price for all and within the bounds. With
