@@ -14,6 +14,7 @@ to the unit.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -48,28 +49,26 @@ class Owl(Allocation):
         return frozenset({"calibration"})
 
     def losses(self, scored: Scored, sparsity: float) -> list[int]:
-        groups = scored.structure.groups(scored.model.model)
-        layers = [-1 if group.layer is None else group.layer for group in groups]
+        layers = [group.layer for group in scored.structure.groups(scored.model.model)]
         ratios = self.ratios(scored)
-        low, high = min(ratios.values()), max(ratios.values())
-        density = {
-            layer: 2 * self.spread * (ratio - low) / (high - low) if high > low else 0.0
-            for layer, ratio in ratios.items()
-        }
-        mean = sum(density.values()) / len(density)
-        scored.context.report({"outlier_ratios": {str(layer): ratio for layer, ratio in sorted(ratios.items())}})
-        return share_out(room(scored, sparsity, self.floor), offsets=[density[layer] - mean for layer in layers])
+        scored.context.report({"outlier_ratios": {str(layer): ratio for layer, ratio in ratios.items()}})
+        density = densities(ratios, self.spread)
+        # what lies in no layer, such as the head, loses what the layers lose on average
+        offsets = [0.0 if layer is None else density[layer] for layer in layers]
+        return share_out(room(scored, sparsity, self.floor), offsets=offsets)
 
     def ratios(self, scored: Scored) -> dict[int, float]:
-        """Number of each layer (-1 for what lies in none) -> D, the share of its weights that are outliers."""
+        """Number of each layer -> D, the share of its weights that are outliers."""
         from regraft.pruning.activations import input_statistics
 
         parts: dict[int, list[Part]] = {}
         for group in scored.structure.groups(scored.model.model):
-            among = parts.setdefault(-1 if group.layer is None else group.layer, [])
-            # the units of several groups may lie in one matrix
-            fresh = [part for part in _matrices(group.parts) if all(part.module is not other.module for other in among)]
-            among.extend(fresh)
+            for part in group.parts:
+                if group.layer is not None and part.attribute == "weight" and part.side != "scales":
+                    # a fused matrix is named once for each part of it
+                    among = parts.setdefault(group.layer, [])
+                    if all(part.module is not other.module for other in among):
+                        among.append(part)
         modules = [part.module for of_layer in parts.values() for part in of_layer]
         norms = iter(input_statistics(scored.model, scored.context.calibration, modules))
         return {
@@ -78,18 +77,25 @@ class Owl(Allocation):
         }
 
 
-def _matrices(parts: tuple[Part, ...]) -> list[Part]:
-    return [part for part in parts if part.attribute == "weight" and part.side != "scales"]
+def densities(ratios: Mapping[int, float], spread: float) -> dict[int, float]:
+    """Number of each layer -> how much denser than the mean it stays."""
+    low, high = min(ratios.values()), max(ratios.values())
+    stretched = {
+        layer: 2 * spread * (ratio - low) / (high - low) if high > low else 0.0 for layer, ratio in ratios.items()
+    }
+    mean = sum(stretched.values()) / len(stretched)
+    return {layer: each - mean for layer, each in stretched.items()}
 
 
 def _wanda(part: Part, norm: torch.Tensor) -> torch.Tensor:
-    """|W_ij| * ||x_j||, (outputs, inputs) or as the weight is stored."""
+    """|W_ij| * ||x_j||_2, of the weight's shape."""
     weight = part.parameter.detach().abs().float()
-    inputs = 1 if part.outputs == 0 else 0
+    reads = part.side == "reads" and part.index is not None
+    inputs = part.dimension if reads else 1 - part.dimension
     return weight * norm.to(weight).unsqueeze(1 - inputs)
 
 
-def outlier_ratio(scores: list[torch.Tensor], outlier: float) -> float:
+def outlier_ratio(scores: Sequence[torch.Tensor], outlier: float) -> float:
     """Share of the numbers of all `scores` above `outlier` times their mean."""
     number = sum(score.numel() for score in scores)
     mean = sum(float(score.double().sum()) for score in scores) / number
