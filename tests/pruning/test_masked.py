@@ -56,7 +56,9 @@ def pruned(architecture: str, pruner: Pruner, *sparsities: float, seed: int = 0)
 def matrices(model: nn.Module, architecture: str) -> dict[str, torch.Tensor]:
     """Name of the parameter -> (outputs, inputs) of every linear map of the decoder layers, by the library's names."""
     inside = "transformer.h." if architecture == "gpt2" else "model.layers."
-    found = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(inside) and tensor.ndim == 2}
+    found = {
+        name: tensor for name, tensor in model.state_dict().items() if name.startswith(inside) and tensor.ndim == 2
+    }
     assert len(found) == LAYERS * (4 if architecture == "gpt2" else 7)
     return {name: tensor.T if architecture == "gpt2" else tensor for name, tensor in found.items()}
 
