@@ -28,6 +28,7 @@ from regraft.interfaces import (
 from regraft.pruning.allocation.layerwise import Layerwise
 from regraft.pruning.criteria.l1 import L1
 from regraft.pruning.criteria.sparsegpt import SparseGPT
+from regraft.pruning.criteria.wanda import Wanda
 from regraft.pruning.pruner import Pruner
 from regraft.pruning.structures.n_m import NM
 from regraft.pruning.structures.weights import Weights
@@ -67,6 +68,9 @@ class OneMoreABlock(Allocation):
 
 METHODS: dict[str, tuple[Criterion, Structure, Allocation]] = {
     "magnitude_50": (L1(), Weights(), Layerwise()),
+    "wanda_50": (Wanda(), Weights(compare="output"), Layerwise()),
+    "wanda_2_4": (Wanda(), NM(n=2, m=4), Layerwise()),
+    "wanda_4_8": (Wanda(), NM(n=4, m=8), Layerwise()),
     "sparsegpt_50": (SparseGPT(), Weights(), OneMoreABlock(128)),
     "sparsegpt_50_blocks": (SparseGPT(block_size=16, dampening=0.1), Weights(), OneMoreABlock(16)),
     "sparsegpt_2_4": (SparseGPT(), NM(n=2, m=4), Layerwise()),
