@@ -6,6 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,17 @@ def test_what_is_left_is_what_llm_compressor_leaves(architecture: str, method: s
             parameter.detach(), wanted, rtol=0, atol=1e-4, msg=lambda text, of=name: f"{of} {text}"
         )
         assert not parameter[~model.masks[name]].any(), name
+
+
+@pytest.mark.parametrize("criterion", [Wanda(), SparseGPT()], ids=["wanda", "sparsegpt"])
+def test_the_inputs_of_the_whole_model_give_other_masks(criterion: Criterion) -> None:
+    """So the equality above says that layers are pruned in turn."""
+    masks = []
+    for each in (criterion, replace(criterion, sequential=False)):  # type: ignore[type-var]
+        dense = AutoModelForCausalLM.from_pretrained(GOLDEN / "inputs" / "llama", dtype=torch.float32).eval()
+        model = LanguageModel(model=dense, tokenizer=None)  # type: ignore[arg-type]
+        pruner = Pruner(criterion=each, structure=NM(), allocation=Layerwise())
+        pruner.prune(model, pruner.left(model), 0.5, PruningContext(generator=torch.Generator(), data=Sequences()))
+        masks.append(model.masks)
+    one, other = masks
+    assert {name.split(".")[2] for name in one if not torch.equal(one[name], other[name])} == {"1"}

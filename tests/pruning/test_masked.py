@@ -25,6 +25,8 @@ from regraft.pruning.allocation.layerwise import Layerwise
 from regraft.pruning.criteria.l1 import L1
 from regraft.pruning.criteria.l2 import L2
 from regraft.pruning.criteria.random import Random
+from regraft.pruning.criteria.sparsegpt import SparseGPT
+from regraft.pruning.criteria.wanda import Wanda
 from regraft.pruning.pruner import Pruner
 from regraft.pruning.structures.masked import Masked, without_lowest
 from regraft.pruning.structures.n_m import NM
@@ -204,6 +206,8 @@ def test_the_command_line_builds_them() -> None:
     assert composed("pruner=weights", "pruner/structure=n_m", "pruner.structure.m=8", "sparsity=0.75").pruner == of(
         L1(), NM(n=2, m=8)
     )
+    assert composed("pruner=wanda").pruner == of(Wanda(), Weights(compare="output"))
+    assert composed("pruner=sparsegpt").pruner == of(SparseGPT(), Weights())
     assert composed("pruner/structure=n_m", "pruner.structure.n=1", "pruner.structure.m=3", "sparsity=0.6667")
     assert composed("pruner/structure=n_m", "sparsity=0", "schedule=iterative")
 
@@ -216,6 +220,7 @@ def test_the_command_line_builds_them() -> None:
             ["pruner/structure=n_m", "sparsity=0.5", "schedule=iterative"],
             r"sparsity=0.5, in steps of 0.125, .* schedule=one_shot",
         ),
+        (["pruner/criterion=sparsegpt"], "SparseGPT knows weights, and the units of mlp_neurons are neurons"),
         (["pruner/structure=n_m", "pruner/allocation=per_layer"], "a pattern that fixes the share"),
         (
             ["pruner=weights", "pruner/criterion=sparsegpt", "pruner/allocation=global"],
