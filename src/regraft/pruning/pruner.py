@@ -31,6 +31,10 @@ class Pruner(Component):
     """What goes together."""
     allocation: Allocation
     """How many each group of units loses."""
+    shuffled: bool = False
+    """The control of Frankle et al. 2021 (arXiv 2009.08576): each group loses as many units as it would, but drawn by
+    the run's seed. What such a run loses against one that is not shuffled is what the choice of units is worth, apart
+    from how many go where."""
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
@@ -40,7 +44,7 @@ class Pruner(Component):
     @property
     def uses_seed(self) -> bool:
         """Whether the run's seed moves what is removed."""
-        return self.criterion.uses_seed or self.allocation.uses_seed
+        return self.criterion.uses_seed or self.allocation.uses_seed or self.shuffled
 
     def left(self, model: LanguageModel) -> dict[str, list[int]]:
         """Name of the structure -> how many units of each group are there."""
@@ -71,12 +75,25 @@ class Pruner(Component):
         keep = [
             self.structure.select(group, score, units - lost)
             for group, score, units, lost in zip(
-                self.structure.groups(model.model), scores, dense_units, losses, strict=True
+                self.structure.groups(model.model), self._decisive(scores, context), dense_units, losses, strict=True
             )
         ]
         keep = self.criterion.adjust(model, self.structure, keep, context)
         self.structure.remove(model, keep)
         return list(zip(scores, keep, strict=True))
+
+    def _decisive(self, scores: list[torch.Tensor], context: PruningContext) -> list[torch.Tensor]:
+        """The scores by which units are chosen: shuffled inside each group, among the units that are there."""
+        if not self.shuffled:
+            return scores
+        import torch
+
+        decisive = []
+        for score in scores:
+            there = score.isfinite().nonzero().flatten()
+            moved = there[torch.randperm(len(there), generator=context.generator).to(there.device)]
+            decisive.append(score.index_copy(0, there, score[moved]))
+        return decisive
 
     def scores(self, model: LanguageModel, context: PruningContext) -> list[torch.Tensor]:
         """(units,) float of each group; of units that are gone already minus infinity.
