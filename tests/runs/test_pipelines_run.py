@@ -19,7 +19,6 @@ from regraft.run import run
 from regraft.stages import rewind
 from regraft.sweeps.identity import register, typed
 
-
 SMALL = (
     *BRIEF,
     "model.hidden_size=32",
