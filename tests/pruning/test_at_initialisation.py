@@ -113,7 +113,7 @@ def test_grasp_is_the_derivative_of_the_gradient_flow() -> None:
 
 
 def test_grasp_drops_first_what_raises_the_gradient_flow() -> None:
-    """The sign: without the weights of lowest score the squared norm of the gradient is larger than without the others."""
+    """The sign: without the weights of lowest score the gradient is larger than without those of the highest."""
     model = language_model(**SMALL)
     structure = Weights()
     found = scores(GRASP, model, structure)
@@ -137,7 +137,7 @@ def by_loops(model: torch.nn.Module, hidden: list[float], heads: int, key_value_
     """R of a llama in plain floats."""
 
     def times(matrix: torch.Tensor, vector: list[float]) -> list[float]:
-        return [sum(abs(float(w)) * x for w, x in zip(row, vector, strict=True)) for row in matrix]
+        return [sum(abs(float(w)) * x for w, x in zip(row, vector, strict=True)) for row in matrix.detach()]
 
     def normed(vector: list[float]) -> list[float]:
         size = (sum(x * x for x in vector) / len(vector)) ** 0.5

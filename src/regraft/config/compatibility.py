@@ -63,7 +63,8 @@ def check(config: RunConfig) -> None:
             )
         if config.runtime.shard:
             raise ConfigError(
-                f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole matrices."
+                f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole "
+                "matrices."
             )
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(

@@ -44,7 +44,7 @@ class Grasp(Criterion):
     loss: Loss
     """What is differentiated, twice."""
     temperature: float = 200.0
-    """Divides the logits, which makes the softmax nearly even: at initialisation its curvature counts, not its peaks."""
+    """Divides the logits, which makes the softmax nearly even: its curvature counts, not its peaks."""
 
     def __post_init__(self) -> None:
         gradients.check(self.loss)

@@ -6,8 +6,9 @@ w_j are all n_j weights of unit j. With `proximal` the penalty is no part of the
 
 w_j <- w_j * max(0, 1 - eta * lambda * sqrt(n_j) / |w_j|_2)
 
-which gives exact zeros. eta is the highest learning rate, at every step: the shrinkage does not follow the course of the
-learning rate. Units of one weight make it the L1 penalty. The training stays: what is not removed goes on from there.
+which gives exact zeros. eta is the highest learning rate, at every step: the shrinkage does not follow the course of
+the learning rate. Units of one weight make it the L1 penalty. The training stays: what is not removed goes on from
+there.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningCont
 from regraft.pruning.allocation.layerwise import removed
 from regraft.pruning.criteria import gradients
 from regraft.pruning.criteria.straight_through import StraightThrough, cubic
-from regraft.pruning.spread import dense_units, owned_sums
+from regraft.pruning.spread import dense_units
 
 if TYPE_CHECKING:
     import torch
@@ -67,7 +67,7 @@ class Movement(Criterion):
 
         def learn(network: PreTrainedModel, step: int) -> None:
             for group, score in zip(groups, scores, strict=True):
-                score -= owned_sums(group, lambda part: _gradient(part.parameter) * weights.whole(part.parameter))
+                score -= weights.movement(group)
             weights.show()
 
         def mask(network: PreTrainedModel, step: int) -> None:
@@ -89,8 +89,3 @@ class Movement(Criterion):
         )
         weights.show()
         return scores
-
-
-def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    assert parameter.grad is not None, "called between backward and step"
-    return parameter.grad

@@ -2,8 +2,8 @@
 
 minimise L(w * M) + lambda_t * mean over groups of mean of sigmoid(S),   M = 1 where sigmoid(S) > tau
 
-The gradient of S passes straight through the threshold: dL/dw' * w, summed over the weights of a unit, and S is moved by
-Adam, as the authors' code does. lambda_t rises on a cubic ramp.
+The gradient of S passes straight through the threshold: dL/dw' * w, summed over the weights of a unit, and S is moved
+by Adam, as the authors' code does. lambda_t rises on a cubic ramp.
 
 In the paper the penalty decides how much is left. Here the masks of the training are the paper's, but the allocation
 decides in the end how many units go, by S: the sparsity is the run's. Choose a penalty that leaves about as many.
@@ -20,7 +20,6 @@ from regraft.config.ranges import require
 from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
 from regraft.pruning.criteria import gradients
 from regraft.pruning.criteria.straight_through import StraightThrough, cubic
-from regraft.pruning.spread import owned_sums
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +39,7 @@ class SoftMovement(Criterion):
     learning_rate: float | None = None
     """Highest learning rate of the weights; null takes the recovery's."""
     score_learning_rate: float = 0.1
-    """Of the scores. The authors take 0.01 for some ten thousand steps: a score must fall by more than 2 to be masked."""
+    """Of the scores. The authors take 0.01, for some ten thousand steps: a score must fall by 2 to be masked."""
     threshold: float = 0.1
     """tau, in (0, 0.5): scores begin at 0, whose sigmoid is 0.5."""
     penalty: float = 100.0
@@ -77,7 +76,7 @@ class SoftMovement(Criterion):
         def learn(network: PreTrainedModel, step: int) -> None:
             strength = self.penalty * cubic(step, self.steps, self.warmup, self.cooldown) / len(groups)
             for group, score in zip(groups, scores, strict=True):
-                moved = owned_sums(group, lambda part: _gradient(part.parameter) * weights.whole(part.parameter))
+                moved = weights.movement(group)
                 sigmoid = score.sigmoid()
                 score.grad = moved + strength * sigmoid * (1 - sigmoid) / len(score)
             optimizer.step()
@@ -96,8 +95,3 @@ class SoftMovement(Criterion):
         )
         weights.show()
         return [score.detach() for score in scores]
-
-
-def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    assert parameter.grad is not None, "called between backward and step"
-    return parameter.grad

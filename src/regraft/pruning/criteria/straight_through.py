@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from regraft.interfaces import Group
-from regraft.pruning.spread import matrices, spread
+from regraft.interfaces import Group, Part
+from regraft.pruning.spread import matrices, owned_sums, spread
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +48,14 @@ class StraightThrough:
                     parameter.copy_(whole)
         self._keep = None
 
-    def whole(self, parameter: torch.Tensor) -> torch.Tensor:
-        """The weights of a parameter without mask."""
-        return self._whole.get(id(parameter), parameter.detach())
+    def movement(self, group: Group) -> torch.Tensor:
+        """(units,) dL/dw' * w summed over the whole weights of each unit; between the backward pass and `show`."""
+        return owned_sums(group, self._product)
+
+    def _product(self, part: Part) -> torch.Tensor:
+        parameter = part.parameter
+        assert parameter.grad is not None, f"{part.name} has no gradient"
+        return parameter.grad * self._whole.get(id(parameter), parameter.detach())
 
     def _masks(self) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
         assert self._keep is not None
