@@ -20,7 +20,14 @@ def test_a_run_in_steps_counts_the_weights_that_are_left(tmp_path: Path, cache: 
     config = composed(
         *(f"model.{each}" for each in small),
         *("pruner=sparsegpt", "schedule=iterative", "schedule.steps=2", "sparsity=0.5", "calibration.questions=8"),
-        *("task.world.entities=24", "task.train_size=32", "recovery.steps=2", "tracker=none", "runtime.progress=false", "save_model=true"),
+        *(
+            "task.world.entities=24",
+            "task.train_size=32",
+            "recovery.steps=2",
+            "tracker=none",
+            "runtime.progress=false",
+            "save_model=true",
+        ),
         f"runtime.cache={cache.root}",
     )
     record = run(config, tmp_path, {}, {}, "masked")

@@ -66,13 +66,31 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
         )
-    pruner = config.pruner
-    if pruner.structure.kind not in pruner.criterion.kinds:
-        fits = ", ".join(sorted(pruner.criterion.kinds))
+    pruner, pipeline, schedule = config.pruner, config.pipeline, config.schedule
+    for component in (pruner.criterion, pruner.allocation):
+        if pruner.structure.kind not in component.kinds:
+            fits = ", ".join(sorted(component.kinds))
+            raise ConfigError(
+                f"pruner: {type(component).__name__} knows {fits}, and the units of {pruner.structure.name} are "
+                f"{pruner.structure.kind}. Choose another pruner/structure, or another criterion or allocation."
+            )
+    several = len(schedule.targets(config.sparsity)) > 1
+    if several and "initialise" in pipeline.repeat:
         raise ConfigError(
-            f"pruner: {type(pruner.criterion).__name__} knows {fits}, and the units of {pruner.structure.name} are "
-            f"{pruner.structure.kind}. Choose another pruner/criterion or pruner/structure."
+            "pipeline draws the weights anew at each step of the schedule, so that all but the last recovery would be "
+            "lost. Choose schedule=one_shot."
         )
+    if schedule.during_recovery:
+        if pruner.structure.kind != "weights":
+            raise ConfigError(
+                f"schedule={type(schedule).__name__} moves masks while the model trains, and {pruner.structure.name} "
+                "has none: its units are cut out. Choose pruner/structure=weights."
+            )
+        if config.runtime.shard:
+            raise ConfigError(
+                f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole "
+                "matrices."
+            )
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."

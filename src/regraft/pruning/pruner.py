@@ -32,6 +32,10 @@ class Pruner(Component):
     """What goes together."""
     allocation: Allocation
     """How many each group of units loses."""
+    shuffled: bool = False
+    """The control of Frankle et al. 2021 (arXiv 2009.08576): each group loses as many units as it would, but drawn by
+    the run's seed. What such a run loses against one that is not shuffled is what the choice of units is worth, apart
+    from how many go where."""
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
@@ -41,7 +45,7 @@ class Pruner(Component):
     @property
     def uses_seed(self) -> bool:
         """Whether the run's seed moves what is removed."""
-        return self.criterion.uses_seed or self.allocation.uses_seed
+        return self.criterion.uses_seed or self.allocation.uses_seed or self.shuffled
 
     def left(self, model: LanguageModel) -> dict[str, list[int]]:
         """Name of the structure -> how many units of each group are there."""
@@ -97,10 +101,23 @@ class Pruner(Component):
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Leave `left` units of each group of `structure`."""
         groups = structure.groups(model.model)
-        keep = [structure.select(*each) for each in zip(groups, scores, left, strict=True)]
+        keep = [structure.select(*each) for each in zip(groups, self._decisive(scores, context), left, strict=True)]
         keep = self.criterion.adjust(model, structure, keep, context)
         structure.remove(model, keep)
         return list(zip(scores, keep, strict=True))
+
+    def _decisive(self, scores: Sequence[torch.Tensor], context: PruningContext) -> Sequence[torch.Tensor]:
+        """The scores by which units are chosen: shuffled inside each group, among the units that are there."""
+        if not self.shuffled:
+            return scores
+        import torch
+
+        decisive = []
+        for score in scores:
+            there = score.isfinite().nonzero().flatten()
+            moved = there[torch.randperm(len(there), generator=context.generator).to(there.device)]
+            decisive.append(score.index_copy(0, there, score[moved]))
+        return decisive
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         """(units,) float of each group of `structure`; of units that are gone already minus infinity.
