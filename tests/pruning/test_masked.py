@@ -221,6 +221,8 @@ def test_the_command_line_builds_them() -> None:
             r"sparsity=0.5, in steps of 0.125, .* schedule=one_shot",
         ),
         (["pruner/criterion=sparsegpt"], "SparseGPT knows weights, and the units of mlp_neurons are neurons"),
+        (["pruner=sparsegpt", "pruner.shuffled=true"], "SparseGPT, which chooses weights while"),
+        (["pruner=weights", "pruner/structure=n_m", "schedule=rigl"], "breaks the pattern of n_m"),
         (["pruner/structure=n_m", "pruner/allocation=per_layer"], "a pattern that fixes the share"),
         (
             ["pruner=weights", "pruner/criterion=sparsegpt", "pruner/allocation=global"],

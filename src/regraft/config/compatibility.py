@@ -42,6 +42,11 @@ def check(config: RunConfig) -> None:
             f"{type(pruner.criterion).__name__} scores a layer after those before it are pruned. "
             "Choose pruner/allocation=layerwise, or pruner.criterion.sequential=false."
         )
+    if pruner.shuffled and pruner.criterion.chooses:
+        raise ConfigError(
+            f"pruner.shuffled=true: must be false with {type(pruner.criterion).__name__}, which chooses weights while "
+            "it changes them. Shuffle another criterion, such as pruner/criterion=magnitude."
+        )
     if not task.labelled:
         if "labels" in config.loss.needs:
             raise ConfigError(
@@ -66,7 +71,7 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
         )
-    pruner, pipeline, schedule = config.pruner, config.pipeline, config.schedule
+    pipeline, schedule = config.pipeline, config.schedule
     for component in (pruner.criterion, pruner.allocation):
         if pruner.structure.kind not in component.kinds:
             fits = ", ".join(sorted(component.kinds))
@@ -85,6 +90,11 @@ def check(config: RunConfig) -> None:
             raise ConfigError(
                 f"schedule={type(schedule).__name__} moves masks while the model trains, and {pruner.structure.name} "
                 "has none: its units are cut out. Choose pruner/structure=weights."
+            )
+        if only is not None:
+            raise ConfigError(
+                f"schedule={type(schedule).__name__} moves single weights, which breaks the pattern of "
+                f"{pruner.structure.name}. Choose pruner/structure=weights."
             )
         if config.runtime.shard:
             raise ConfigError(
