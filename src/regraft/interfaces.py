@@ -353,6 +353,8 @@ class PruningContext:
     sparsity: float = 0.0
     """Share of the dense model's units that shall be gone after this step."""
     data: Calibration | None = None
+    report: Callable[[Mapping[str, Any]], None] = field(default=lambda told: None)
+    """Takes plain data on how it was decided for the stage's record."""
 
     @property
     def calibration(self) -> Calibration:
@@ -401,6 +403,8 @@ class Structure(Component, ABC):
     kind: ClassVar[Kind]
     matrices: ClassVar[tuple[str, ...]]
     """Names of the matrices in which its units own something, in some architecture."""
+    even: ClassVar[bool] = False
+    """Whether every group must lose the same share: there is one group only, or a fixed pattern says how many go."""
 
     @abstractmethod
     def groups(self, model: PreTrainedModel) -> list[Group]:
@@ -448,11 +452,17 @@ class Allocation(Component, ABC):
     """Decides how many units each group loses."""
 
     uses_seed: ClassVar[bool] = False
+    even: ClassVar[bool] = False
+    """Whether every group loses the same share."""
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
         """What it asks of the context."""
         return frozenset()
+
+    def fits(self, structure: Structure) -> bool:
+        """Whether there is anything to decide: groups that may lose unlike shares, or the same share for all."""
+        return self.even or not (structure.even or structure.kind in ("hidden", "layers"))
 
     @abstractmethod
     def losses(self, scored: Scored, sparsity: float) -> list[int]:

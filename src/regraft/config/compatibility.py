@@ -17,6 +17,13 @@ def check(config: RunConfig) -> None:
         ConfigError: Naming both choices and what to choose instead.
     """
     task = config.task
+    pruner = config.pruner
+    if not pruner.allocation.fits(pruner.structure):
+        raise ConfigError(
+            f"pruner.allocation={type(pruner.allocation).__name__}: shares units out among groups, but "
+            f"{type(pruner.structure).__name__} has one group, or a pattern that fixes the share of each. "
+            "Choose pruner/allocation=layerwise."
+        )
     if not task.labelled:
         if "labels" in config.loss.needs:
             raise ConfigError(

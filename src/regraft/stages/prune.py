@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy
 import pandas
@@ -28,6 +29,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     entered = weights(model.model)
     pruner = context.config.pruner
     dense = context.dense_units()
+    reported: dict[str, Any] = {}
     scored = pruner.prune(
         model,
         dense,
@@ -36,6 +38,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             generator=torch.Generator().manual_seed(context.config.seed),
             sparsity=stage.target_sparsity,
             data=Questions(context, model) if pruner.needs else None,
+            report=reported.update,
         ),
     )
     left = pruner.left(model)
@@ -46,7 +49,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
                 name: [before - there for before, there in zip(dense[name], left[name], strict=True)] for name in dense
             },
             "dense": dense,
-        },
+        }
+        | reported,
         tables={SCORES: pandas.concat([_histogram(layer, *each) for layer, each in enumerate(scored)])},
     )
 

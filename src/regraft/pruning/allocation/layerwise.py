@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import Allocation, Scored
@@ -15,6 +16,8 @@ from regraft.interfaces import Allocation, Scored
 @dataclass(frozen=True, kw_only=True)
 class Layerwise(Allocation):
     """Each group of units (a layer's neurons, a matrix's weights) loses the same share."""
+
+    even: ClassVar[bool] = True
 
     def losses(self, scored: Scored, sparsity: float) -> list[int]:
         losses = [removed(units, sparsity) for units in scored.dense_units]
