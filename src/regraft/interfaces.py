@@ -355,6 +355,8 @@ class PruningContext:
     data: Calibration | None = None
     report: Callable[[Mapping[str, Any]], None] = field(default=lambda told: None)
     """Takes plain data on how it was decided for the stage's record."""
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What a criterion measured for its scores and needs again to adjust weights: so it is measured once."""
 
     @property
     def calibration(self) -> Calibration:
@@ -369,6 +371,16 @@ class Criterion(Component, ABC):
     uses_seed: ClassVar[bool] = False
     kinds: ClassVar[frozenset[Kind]] = frozenset(get_args(Kind))
     """Kinds of units that it can score."""
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether a decoder layer is scored by what the layers before it, pruned already, make of the questions.
+
+        Then `scores` and `adjust` are called for one decoder layer after the other, with a structure of the units and a
+        calibration of the questions as this layer sees them; structures that have no such part (`by_layer`) are scored
+        at once all the same.
+        """
+        return False
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
@@ -405,6 +417,17 @@ class Structure(Component, ABC):
     """Names of the matrices in which its units own something, in some architecture."""
     even: ClassVar[bool] = False
     """Whether every group must lose the same share: there is one group only, or a fixed pattern says how many go."""
+    by_layer: ClassVar[bool] = False
+    """Whether `of_layer` gives its part in one decoder layer."""
+
+    @property
+    def only_sparsity(self) -> float | None:
+        """The sparsity besides 0 that a fixed pattern makes; None: any."""
+        return None
+
+    def of_layer(self, layer: int) -> Structure:
+        """Its part in one decoder layer, which can be pruned apart from the others."""
+        raise NotImplementedError
 
     @abstractmethod
     def groups(self, model: PreTrainedModel) -> list[Group]:
@@ -442,7 +465,8 @@ class Scored:
     model: LanguageModel
     structure: Structure
     scores: Sequence[torch.Tensor]
-    """(units,) for each group; of units that are gone already (masked) minus infinity."""
+    """(units,) for each group; of units that are gone already (masked) minus infinity. Empty where layers are scored
+    in turn, which an allocation with `compares_scores` never meets."""
     dense_units: Sequence[int]
     """Units of each group in the dense model."""
     context: PruningContext
@@ -454,6 +478,8 @@ class Allocation(Component, ABC):
     uses_seed: ClassVar[bool] = False
     even: ClassVar[bool] = False
     """Whether every group loses the same share."""
+    compares_scores: ClassVar[bool] = True
+    """Whether it needs the scores of all groups at once; otherwise it may be given none."""
 
     @property
     def needs(self) -> frozenset[PruningNeed]:

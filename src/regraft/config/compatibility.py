@@ -9,6 +9,9 @@ from regraft.config.ranges import ConfigError
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
 
+SAME = 1e-4
+"""Sparsities nearer than this are one: 0.6667 is what 1:3 leaves out."""
+
 
 def check(config: RunConfig) -> None:
     """Refuse choices that cannot work together.
@@ -23,6 +26,21 @@ def check(config: RunConfig) -> None:
             f"pruner.allocation={type(pruner.allocation).__name__}: shares units out among groups, but "
             f"{type(pruner.structure).__name__} has one group, or a pattern that fixes the share of each. "
             "Choose pruner/allocation=layerwise."
+        )
+    only = pruner.structure.only_sparsity
+    targets = config.schedule.targets(config.sparsity)
+    if only is not None and any(target != 0 and abs(target - only) > SAME for target in targets):
+        steps = "" if len(targets) == 1 else f", in steps of {', '.join(f'{target:g}' for target in targets)}"
+        raise ConfigError(
+            f"sparsity={config.sparsity}{steps}: must be 0 or {round(only, 4):g} with "
+            f"{type(pruner.structure).__name__}, whose pattern says how many weights stay. "
+            f"Choose sparsity={round(only, 4):g} and schedule=one_shot."
+        )
+    if pruner.in_turn and pruner.allocation.compares_scores:
+        raise ConfigError(
+            f"pruner.allocation={type(pruner.allocation).__name__}: compares the scores of all groups, but "
+            f"{type(pruner.criterion).__name__} scores a layer after those before it are pruned. "
+            "Choose pruner/allocation=layerwise, or pruner.criterion.sequential=false."
         )
     if not task.labelled:
         if "labels" in config.loss.needs:
@@ -47,6 +65,13 @@ def check(config: RunConfig) -> None:
     if config.loss.reads == "gold" and "labels" not in config.loss.needs:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
+        )
+    pruner = config.pruner
+    if pruner.structure.kind not in pruner.criterion.kinds:
+        fits = ", ".join(sorted(pruner.criterion.kinds))
+        raise ConfigError(
+            f"pruner: {type(pruner.criterion).__name__} knows {fits}, and the units of {pruner.structure.name} are "
+            f"{pruner.structure.kind}. Choose another pruner/criterion or pruner/structure."
         )
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(

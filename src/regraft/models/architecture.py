@@ -133,6 +133,30 @@ def attention_blocks(model: PreTrainedModel) -> list[Attention]:
     return [_only(model, layer, _as_attention, _WANTED_ATTENTION) for layer in decoder_layers(model)]
 
 
+def linear_maps(model: PreTrainedModel) -> list[dict[str, Projection]]:
+    """The linear maps of each decoder layer by name.
+
+    Those of the blocks are `gate`, `up`, `down`, `query`, `key`, `value`, `fused` and `output`; any other goes by its
+    path in the layer.
+
+    Raises:
+        ValueError: A layer has no feed-forward block or no attention.
+    """
+    maps = []
+    for layer, mlp, attention in zip(decoder_layers(model), mlp_blocks(model), attention_blocks(model), strict=True):
+        blocks = mlp.projections | {name: getattr(attention, name) for name in _ATTENTION}
+        names = {id(projection.module): name for name, projection in blocks.items() if projection is not None}
+        maps.append(
+            {
+                names.get(id(module), path): Projection(module=module)
+                for path, module in layer.named_modules()
+                if is_linear(module)
+            }
+        )
+    return maps
+
+
+_ATTENTION = ("query", "key", "value", "fused", "output")
 _WANTED_MLP = (
     "one feed-forward block: a module with an up-projection (units, hidden), perhaps a gate (its name says so) of the "
     "same shape, and a projection (hidden, units) back; gate and up fused into one matrix, and experts, are not known"

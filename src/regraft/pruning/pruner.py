@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import (
@@ -16,6 +16,7 @@ from regraft.interfaces import (
     Scored,
     Structure,
 )
+from regraft.pruning.in_turn import in_turn
 
 if TYPE_CHECKING:
     import torch
@@ -64,34 +65,57 @@ class Pruner(Component):
             ConfigError: A group would lose all its units.
             ValueError: A score is not finite.
         """
-        scores = self.scores(model, context)
+        scores = () if self.in_turn else self.scores(model, self.structure, context)
         dense_units = dense[self.structure.name]
         scored = Scored(model=model, structure=self.structure, scores=scores, dense_units=dense_units, context=context)
         losses = self.allocation.losses(scored, sparsity)
-        keep = [
-            self.structure.select(group, score, units - lost)
-            for group, score, units, lost in zip(
-                self.structure.groups(model.model), scores, dense_units, losses, strict=True
-            )
-        ]
-        keep = self.criterion.adjust(model, self.structure, keep, context)
-        self.structure.remove(model, keep)
+        left = [units - lost for units, lost in zip(dense_units, losses, strict=True)]
+        if not self.in_turn:
+            return self._take(model, self.structure, scores, left, context)
+        layers = [group.layer for group in self.structure.groups(model.model)]
+        taken = []
+        for layer, seen in in_turn(model, context.calibration):
+            if layer in layers:
+                part = self.structure.of_layer(layer)
+                within = replace(context, data=seen, measured={})
+                chosen = [units for units, of in zip(left, layers, strict=True) if of == layer]
+                taken += self._take(model, part, self.scores(model, part, within), chosen, within)
+        return taken
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether one decoder layer is scored and pruned after the other."""
+        return self.criterion.in_turn and self.structure.by_layer
+
+    def _take(
+        self,
+        model: LanguageModel,
+        structure: Structure,
+        scores: Sequence[torch.Tensor],
+        left: Sequence[int],
+        context: PruningContext,
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Leave `left` units of each group of `structure`."""
+        groups = structure.groups(model.model)
+        keep = [structure.select(*each) for each in zip(groups, scores, left, strict=True)]
+        keep = self.criterion.adjust(model, structure, keep, context)
+        structure.remove(model, keep)
         return list(zip(scores, keep, strict=True))
 
-    def scores(self, model: LanguageModel, context: PruningContext) -> list[torch.Tensor]:
-        """(units,) float of each group; of units that are gone already minus infinity.
+    def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
+        """(units,) float of each group of `structure`; of units that are gone already minus infinity.
 
         Raises:
             ValueError: A score is not finite.
         """
-        scores = self.criterion.scores(model, self.structure, context)
-        for number, score in enumerate(scores):
+        scores = self.criterion.scores(model, structure, context)
+        for group, score in zip(structure.groups(model.model), scores, strict=True):
             if not score.isfinite().all():
                 raise ValueError(
-                    f"{type(self.criterion).__name__}: a score in layer {number} is not finite. Look for infinite or "
+                    f"{type(self.criterion).__name__}: a score in {group.name} is not finite. Look for infinite or "
                     "NaN weights in the model, or choose another pruner/criterion."
                 )
-        there = self.structure.there(model)
+        there = structure.there(model)
         if there is None:
             return scores
         gone = float("-inf")

@@ -89,8 +89,9 @@ class Context:
         return name if self.device.type == "cpu" else f"{name}-{self.device.type}"
 
     def place(self, model: LanguageModel) -> LanguageModel:
-        """The model on the run's device."""
+        """The model on the run's device, its masks beside its weights."""
         model.model.to(self.device)  # type: ignore[arg-type]
+        model.masks = {name: mask.to(self.device) for name, mask in model.masks.items()}
         return model
 
     def load_dense(self) -> LanguageModel:
