@@ -53,17 +53,17 @@ def give_biases(model: PreTrainedModel, modules: Iterable[nn.Module]) -> None:
 
     lacking = {id(module) for module in modules if module.bias is None}
     names = {f"{name}.bias" for name, module in model.named_modules() if id(module) in lacking}
-    there = {name for name, _ in model.named_parameters()}
+    untold, there = set(names), {name for name, _ in model.named_parameters()}
     config = model.config.get_text_config()
     for key in BIAS_KEYS:
-        if names and getattr(config, key, None) is False:
+        if untold and getattr(config, key, None) is False:
             told = copy.deepcopy(model.config)
             setattr(told.get_text_config(), key, True)
             with torch.device("meta"):
                 more = {name for name, _ in type(model)(told).named_parameters()} - there
-            if more & names:
+            if more & untold:
                 setattr(config, key, True)
-                names |= more
+                names, untold = names | more, untold - more
     for name in names:
         module: Any = model.get_submodule(name.removesuffix(".bias"))
         zeros = module.weight.new_zeros(len(module.weight))
