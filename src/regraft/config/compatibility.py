@@ -33,6 +33,7 @@ def check(config: RunConfig) -> None:
                 f"pruner needs labels, but the recovery questions of task {task.name} have none. "
                 "Choose a label-free criterion, such as pruner/criterion=l2."
             )
+    _check_budget(config)
     if config.preparation.trains and getattr(task, "preparation_size", None) == 0:
         raise ConfigError(
             "task.preparation_size=0: must be null or at least 1 with preparation=fine_tune, which trains on them."
@@ -45,3 +46,21 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
         )
+
+
+def _check_budget(config: RunConfig) -> None:
+    budget = config.pruner.budget
+    chosen = f"pruner/budget={type(budget).__name__.lower()}"
+    for pruner in config.pruner.pruners:
+        structure, allocation = pruner.structure, pruner.allocation
+        if structure.kind not in budget.kinds:
+            raise ConfigError(
+                f"{chosen}: must be a budget of which pruner/structure={structure.name} saves some: a model computes "
+                f"as much without its {structure.kind}. Choose pruner/budget=units or parameters."
+            )
+        if budget.tries and allocation.searches:
+            raise ConfigError(
+                f"{chosen}: must be units with pruner.allocation={type(allocation).__name__}, which tries models out "
+                "for one sparsity and cannot be asked about many. Choose pruner/budget=units or "
+                "pruner/allocation=layerwise."
+            )

@@ -96,6 +96,12 @@ class Attention:
     head_dim: int
 
     @property
+    def inward(self) -> dict[str, Projection]:
+        """What reads the hidden states; all three in one go by the name of the first."""
+        named = {"query": self.query or self.fused, "key": self.key, "value": self.value}
+        return {name: projection for name, projection in named.items() if projection is not None}
+
+    @property
     def norms(self) -> dict[str, nn.Module]:
         """Name -> module of each norm inside the block."""
         return {

@@ -74,9 +74,7 @@ def slices(groups: Iterable[Group], keep: Iterable[torch.Tensor]) -> list[Slice]
             key = (id(part.module), part.attribute, part.dimension)
             if key not in found:
                 stays = torch.ones(part.parameter.shape[part.dimension], dtype=torch.bool)
-                found[key] = Slice(
-                    module=part.module, attribute=part.attribute, dimension=part.dimension, stays=stays
-                )
+                found[key] = Slice(module=part.module, attribute=part.attribute, dimension=part.dimension, stays=stays)
             found[key].stays[part.index[~kept.cpu()].flatten()] = False
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""Where the groups of a model that lost layers lie in the dense model: what is noted as removed is numbered as there."""
+"""Where the groups of a model that lost layers lie in the dense model, by whose numbers is noted what is removed."""
 
 from __future__ import annotations
 

@@ -92,7 +92,6 @@ class Hidden(Cut):
             _keep_scale(model)
 
 
-
 def _parts(model: PreTrainedModel, size: int) -> list[Part]:
     from torch import nn
 
@@ -110,9 +109,7 @@ def _parts(model: PreTrainedModel, size: int) -> list[Part]:
     ]
     attention, mlp = attention_blocks(model), mlp_blocks(model)
     for block, feed_forward in zip(attention, mlp, strict=True):
-        fused = None if block.fused is None else {"query": block.fused}
-        inward = fused or {"query": block.query, "key": block.key, "value": block.value}
-        for name, projection in {**inward, **feed_forward.projections, "output": block.output}.items():
+        for name, projection in {**block.inward, **feed_forward.projections, "output": block.output}.items():
             parts += owned(name, projection, index, "writes" if name in ("output", "down") else "reads")
     inside = {id(module) for block in attention for module in block.module.modules()}
     for name, module in model.named_modules():
@@ -132,8 +129,8 @@ def _inside_blocks(model: PreTrainedModel) -> set[int]:
 
     inside = set()
     for block, feed_forward in zip(attention_blocks(model), mlp_blocks(model), strict=True):
-        inward = (block.query, block.key, block.value, block.fused, feed_forward.gate, feed_forward.up)
-        inside |= {id(projection.module.bias) for projection in inward if projection is not None}
+        inward = [*block.inward.values(), feed_forward.up, *([feed_forward.gate] if feed_forward.gate else [])]
+        inside |= {id(projection.module.bias) for projection in inward}
         inside |= {id(parameter) for norm in block.norms.values() for parameter in norm.parameters()}
     return inside
 
@@ -183,7 +180,8 @@ def _enters_as_embedded(model: PreTrainedModel) -> bool:
         model.train(training)
         for hook in hooks:
             hook.remove()
-    return torch.equal(seen[0], seen[1])
+    embedded, entered = seen
+    return torch.equal(embedded, entered)
 
 
 def _last_norm(model: PreTrainedModel) -> Any:
@@ -191,10 +189,9 @@ def _last_norm(model: PreTrainedModel) -> Any:
     from regraft.models.architecture import decoder_layers
 
     inside = {id(module) for layer in decoder_layers(model) for module in layer.modules()}
-    size = model.get_input_embeddings().weight.shape[1]
     found = [
         part.module
-        for part in _parts(model, size)
+        for part in _parts(model, model.config.get_text_config().hidden_size)
         if part.side == "scales" and part.attribute == "weight" and id(part.module) not in inside
     ]
     return found[0] if len(found) == 1 else None

@@ -101,7 +101,8 @@ def _tell(model: PreTrainedModel, heads: int, key_value_heads: int, head_dim: in
     config = model.config.get_text_config()
     wanted = {"num_attention_heads": heads, "num_key_value_heads": key_value_heads, "head_dim": head_dim}
     wanted = {key: value for key, value in wanted.items() if key == "head_dim" or hasattr(config, key)}
-    for changes in ({}, wanted):
+    tried: tuple[dict[str, Any], ...] = ({}, wanted)
+    for changes in tried:
         try:
             (block, *_) = attention_blocks(rebuilt(model, **changes))
         except ValueError:
@@ -171,4 +172,3 @@ def _stands_apart(model: PreTrainedModel, block: Attention) -> bool:
             parameter.copy_(before)
     moved = (seen[0] != seen[1]).flatten(0, -2).any(dim=0).cpu()
     return not moved[output.index[1:].flatten()].any() and bool(moved[output.index[0]].any())
-
