@@ -30,6 +30,8 @@ class Evaluation(Component):
     """Questions a forward pass."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of the forward pass, as in `recovery.precision`."""
+    latency: bool = False
+    """Whether to time a token as well: batch 1, with a mean question in the cache of keys and values."""
 
     def __post_init__(self) -> None:
         require(len(self.splits) > 0, "splits", list(self.splits), "at least one split")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 import tempfile
@@ -25,8 +24,8 @@ def save(model: LanguageModel, folder: Path) -> None:
     Written aside and renamed; what was in `folder` is replaced.
 
     Raises:
-        ValueError: The layers have different widths, or the model has parameters that its class has not: no plain
-            checkpoint can hold them.
+        ValueError: No plain checkpoint can hold the model: its layers have different widths, or its config cannot say
+            what was removed.
     """
     from safetensors.torch import save_file
 
@@ -38,12 +37,8 @@ def save(model: LanguageModel, folder: Path) -> None:
             f"save_model: the layers have different widths ({', '.join(map(str, widths))}), which a plain checkpoint "
             "cannot hold. Choose pruner/allocation=layerwise."
         )
-    more = _unknown_to_its_class(model.model)
-    if more:
-        raise ValueError(
-            f"save_model: {type(model.model).__name__} has no place for {', '.join(more[:4])}, which would be lost "
-            "when the checkpoint is read. Choose pruner.criterion.compensate=false."
-        )
+    if obstacle := _obstacle(model.model):
+        raise ValueError(f"save_model: {obstacle}. No plain checkpoint can hold this; choose another sparsity.")
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
@@ -61,13 +56,23 @@ def save(model: LanguageModel, folder: Path) -> None:
         raise
 
 
-def _unknown_to_its_class(model: PreTrainedModel) -> list[str]:
-    """Parameters that a model built from the config does not have."""
-    import torch
+def _obstacle(model: PreTrainedModel) -> str | None:
+    """Why the model's config would make another model than this."""
+    from huggingface_hub.errors import StrictDataclassError
 
-    with torch.device("meta"):
-        built = {name for name, _ in type(model)(copy.deepcopy(model.config)).named_parameters()}
-    return [name for name, _ in model.named_parameters() if name not in built]
+    from regraft.models.surgery import rebuilt
+
+    try:
+        model.config.validate()
+        made = dict(rebuilt(model).named_parameters())
+    except (ValueError, StrictDataclassError) as error:
+        return " ".join(str(error).split()).rstrip(".")
+    for name, parameter in model.named_parameters():
+        if name not in made:
+            return f"{type(model).__name__} has no place for {name}, which would be lost when the checkpoint is read"
+        if parameter.shape != made[name].shape:
+            return f"{name} is {tuple(parameter.shape)}, and its config makes {tuple(made[name].shape)}"
+    return None
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -83,6 +84,12 @@ class Context:
         """
         limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
         return encode_all(model.tokenizer, self.config.task, questions, limit)
+
+    def length(self, model: LanguageModel) -> int:
+        """Mean tokens of an evaluation question with one of its choices: at which the cost of a token is counted."""
+        encoded = self.encode(model, self.labelled(self.config.evaluation.splits[0]))
+        lengths = [len(one.context) + statistics.mean(map(len, one.choices)) for one in encoded]
+        return round(statistics.mean(lengths))
 
     def kind(self, name: str) -> str:
         """The kind of a cache entry that was computed: what another device computed is not the same to the bit."""

@@ -126,6 +126,10 @@ def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
         identity["seed"] = config.seed
     if needs:
         identity |= {"calibration": described(config.calibration), "task": _task(config, "recovery")}
+    if config.pruner.budget.reads_length:
+        identity["length"] = [config.evaluation.splits[0], _task(config, "evaluation")]
+    if config.pruner.budget.tries and target == config.sparsity:
+        identity["last"] = True
     if "teacher_logits" in needs:
         identity["dense"] = dense
     if "training" in needs:

@@ -95,6 +95,8 @@ class Problem:
 class Searched(Allocation):
     """Looks for the shares of the layers with which the model loses least."""
 
+    searches: ClassVar[bool] = True
+
     loss: Loss
     """What is measured over the calibration questions: fitness is its mean, lower is better."""
     evaluations: int = 200
