@@ -12,6 +12,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Allocation, Loss, PruningNeed, Scored
