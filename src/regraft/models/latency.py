@@ -32,7 +32,7 @@ def milliseconds_per_token(model: PreTrainedModel, context: int, repeats: int = 
     model.eval()
     seconds = []
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             cache = model(input_ids=tokens, use_cache=True).past_key_values
             for number in range(WARM_UP + repeats):
                 started = time.perf_counter()

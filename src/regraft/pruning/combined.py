@@ -104,15 +104,11 @@ class Combined(Pruning):
         self, model: LanguageModel, dense: Mapping[str, Sequence[int]], sparsity: float, context: PruningContext
     ) -> list[PrunedGroup]:
         pruned: list[PrunedGroup] = []
-        shares: dict[str, float] = {}
         ordered = self._ordered
         for number, part in enumerate(ordered):
             found = part.pruner.scored(model, dense, context)
             together = Together(part, found, ordered[number + 1 :], dense)
-            share = part.of(self.budget.amount(together, sparsity, context))
-            shares[part.structure.name] = share
-            pruned += found.carry_out(share)
-        context.report({"shares": shares})
+            pruned += found.carry_out(part.of(self.budget.amount(together, sparsity, context)))
         return pruned
 
 
@@ -129,15 +125,14 @@ class Together(Removal):
     def __init__(self, part: Share, found: Found, others: Sequence[Share], dense: Mapping[str, Sequence[int]]) -> None:
         self.part, self.found, self.others, self.dense = part, found, others, dense
         self.name = found.name
+        self._groups = [other.structure.groups(found.model.model) for other in others]
         self.most = max(one.most / one.weight for one in (part, *others))
 
     def shapes(self, amount: float) -> Shapes:
         """What would be left of the model."""
-        model = self.found.model
         shapes = self.found.shapes(self.part.of(amount))
-        for other in self.others:
-            groups = other.structure.groups(model.model)
-            shapes.take(groups, self._alike(other, model, groups, amount))
+        for other, groups in zip(self.others, self._groups, strict=True):
+            shapes.take(groups, self._alike(other, self.found.model, groups, amount))
         return shapes
 
     def parameters(self, amount: float) -> int:

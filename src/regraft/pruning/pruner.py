@@ -6,6 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import (
@@ -219,9 +220,13 @@ class Found(Removal):
             for group, score, units, lost in zip(self.groups, self.scored.scores, self.dense, losses, strict=True)
         ]
 
+    @cached_property
+    def _whole(self) -> Shapes:
+        return Shapes(self.model)
+
     def shapes(self, share: float) -> Shapes:
         """What would be left."""
-        shapes = Shapes(self.model)
+        shapes = self._whole.copy()
         shapes.take(self.groups, self.keep(share))
         return shapes
 

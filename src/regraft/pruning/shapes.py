@@ -10,6 +10,7 @@ numbers once (the head's too, tied or not), and 2 * T * heads * head_dim in each
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,7 +19,6 @@ from regraft.interfaces import Group, LanguageModel
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
 
 class Shapes:
@@ -31,10 +31,19 @@ class Shapes:
     def __init__(self, model: LanguageModel) -> None:
         from regraft.models.architecture import attention_blocks, is_linear
 
-        self._sizes = {id(parameter): list(parameter.shape) for parameter in model.model.parameters()}
+        self._parameters = list(model.model.parameters())  # what is counted is named by what it was
+        self._sizes = {id(parameter): list(parameter.shape) for parameter in self._parameters}
         self._masked = sum(int((~mask).sum()) for mask in model.masks.values())
-        self._maps: list[nn.Module] = [module for module in model.model.modules() if is_linear(module)]
-        self._outputs = [block.output for block in attention_blocks(model.model)]
+        self._maps = [id(module.weight) for module in model.model.modules() if is_linear(module)]
+        # what the output reads is as wide as all heads together
+        outputs = [block.output for block in attention_blocks(model.model)]
+        self._heads = {id(output.module.weight): 0 if output.transposed else 1 for output in outputs}
+
+    def copy(self) -> Shapes:
+        """The same sizes, to take something else away from."""
+        other = copy.copy(self)
+        other._sizes = {parameter: list(sizes) for parameter, sizes in self._sizes.items()}
+        return other
 
     def take(self, groups: Sequence[Group], keep: Sequence[torch.Tensor]) -> None:
         """Take away the units that are not of `keep`, (units,) bool for each group."""
@@ -54,8 +63,6 @@ class Shapes:
         return sum(math.prod(sizes) for sizes in self._sizes.values()) - self._masked
 
     def macs(self, context: int) -> int:
-        linear = sum(math.prod(self._sizes[id(module.weight)]) for module in self._maps)
-        # what the output reads is as wide as all heads together
-        read = {id(output.module.weight): 0 if output.transposed else 1 for output in self._outputs}
-        attention = sum(self._sizes[weight][dimension] for weight, dimension in read.items())
+        linear = sum(math.prod(self._sizes[weight]) for weight in self._maps)
+        attention = sum(self._sizes[weight][dimension] for weight, dimension in self._heads.items())
         return linear + 2 * context * attention

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             sparsity=stage.target_sparsity,
             data=Questions(context, model) if pruner.needs else None,
             dense=context.dense.read if context.dense is not None else None,
-            length=lambda: context.length(model),
+            length=functools.cache(lambda: context.length(model)),
             is_last=stage.target_sparsity >= context.config.sparsity,
             report=told.update,
             once=lambda name, measure: _once(context, stage, name, measure),

@@ -18,8 +18,9 @@ class Latency(Cost):
     """Milliseconds that a new token takes, measured.
 
     Batch 1, with the keys and values of a context as long as a mean evaluation question in the cache; the median of
-    `repeats` tokens, in the dtype of the weights. Copies of the model are cut and measured, so a machine must be as quiet as it will be. What was measured is kept
-    with the stage: it is not measured again when the model is made again.
+    `repeats` tokens, in the dtype of the weights. Copies of the model are cut and measured, so a machine must be as
+    quiet as it will be. What was measured is kept with the stage: it is not measured again when the model is made
+    again.
     """
 
     # a masked matrix is computed in full

@@ -6,6 +6,7 @@ costs too much and at whose upper end it does not.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import ClassVar
 from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import Budget, PruningContext, Removal
 
-STEPS = 40
+STEPS = 32
 """Halvings where a cost is a formula: far below the share of one unit."""
 
 
@@ -79,16 +80,21 @@ class Cost(Budget):
 
     def _refuse(self, sparsity: float, least: float, dense: float) -> None:
         if self.at_most is None:
-            share = int(1e4 * (1 - least / dense)) / 1e4
+            share = math.floor(1e4 * (1 - least / dense)) / 1e4
             raise ConfigError(
-                f"sparsity={sparsity}: must be reachable with pruner.budget: of {dense:g} {self.unit} at least "
-                f"{least:g} stay when the structure loses all that it may, so at most {share}. Lower it, or prune "
+                f"sparsity={sparsity}: must be reachable with pruner.budget: of {_told(dense)} {self.unit} at least "
+                f"{_told(least)} stay when the structure loses all that it may. Choose at most {share}, or prune "
                 "another pruner/structure as well (pruner=combined)."
             )
         raise ConfigError(
-            f"pruner.budget.at_most={self.at_most:g}: must be reachable: at sparsity={sparsity} {least:g} {self.unit} "
-            f"are left of {dense:g}. Raise it to {least:g}, or raise sparsity."
+            f"pruner.budget.at_most={_told(self.at_most)}: must be reachable: at sparsity={sparsity} {_told(least)} "
+            f"{self.unit} are left of {_told(dense)}. Raise it to that, or raise sparsity."
         )
+
+
+def _told(cost: float) -> str:
+    """Rounded up, so that what is told is enough."""
+    return f"{math.ceil(cost)}" if cost >= 1000 else f"{math.ceil(1000 * cost) / 1000:g}"
 
 
 def lowest(fits: Callable[[float], bool], upper: float, halvings: int) -> float:
