@@ -488,6 +488,25 @@ class Structure(Component, ABC):
     def remove(self, model: LanguageModel, keep: Sequence[torch.Tensor]) -> None:
         """Keep only the units of `keep`, (units,) bool for each group, in place, and note which are gone."""
 
+    def still_in(self, model: LanguageModel, pruned: LanguageModel) -> list[torch.Tensor]:
+        """(units,) bool for each group of `model`: which `pruned` has too, that came of the same dense model."""
+        import torch
+
+        if (there := self.there(pruned)) is not None:
+            return there
+        units = self.units(model.model)
+        nothing = ((),) * len(units)
+        keep = []
+        for left, before, gone in zip(
+            units, model.removed.get(self.name, nothing), pruned.removed.get(self.name, nothing), strict=True
+        ):
+            stays = torch.ones(left + len(before), dtype=torch.bool)
+            stays[list(gone)] = False
+            own = torch.ones_like(stays)
+            own[list(before)] = False
+            keep.append(stays[own])
+        return keep
+
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
@@ -513,6 +532,8 @@ class Allocation(Component, ABC):
     """Whether it needs the scores of all groups at once; otherwise it may be given none."""
     searches: ClassVar[bool] = False
     """Whether it tries models out, so that it cannot be asked about many shares to find one that meets a budget."""
+    kinds: ClassVar[frozenset[Kind]] = frozenset(get_args(Kind))
+    """Kinds of units that it can share out."""
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
@@ -521,7 +542,8 @@ class Allocation(Component, ABC):
 
     def fits(self, structure: Structure) -> bool:
         """Whether there is anything to decide: groups that may lose unlike shares, or the same share for all."""
-        return self.even or not (structure.even or structure.kind in ("hidden", "layers"))
+        decides = self.even or not (structure.even or structure.kind in ("hidden", "layers"))
+        return decides and structure.kind in self.kinds
 
     @abstractmethod
     def losses(self, scored: Scored, sparsity: float) -> list[int]:
@@ -582,6 +604,9 @@ class Budget(Component, ABC):
 class Schedule(Component, ABC):
     """When how much is removed."""
 
+    during_recovery: ClassVar[bool] = False
+    """Whether it moves masks while the recovery trains."""
+
     @abstractmethod
     def targets(self, sparsity: float) -> tuple[float, ...]:
         """Cumulative sparsity after each pruning step; the last is `sparsity`."""
@@ -590,6 +615,13 @@ class Schedule(Component, ABC):
         """The share of the recovery's steps that follows each pruning step; sums to 1, so that totals are equal."""
         number = len(self.targets(sparsity))
         return (1.0 / number,) * number
+
+    def seams(self, student: LanguageModel, structure: Structure, steps: int, seed: int) -> Seams:
+        """What a recovery of `steps` steps calls, so that `student`'s masks move; for schedules `during_recovery`.
+
+        What is done at a step depends on that step and the student alone: an interrupted training goes on anywhere.
+        """
+        return Seams()
 
 
 # ------------------------------------------------------------------------------------------ distillation
@@ -634,6 +666,18 @@ Term = Callable[["PreTrainedModel"], "torch.Tensor"]
 """A regulariser: the model's weights -> (), added to the mean loss of each step."""
 AfterStep = Callable[["PreTrainedModel", int], None]
 """What holds a mask, grows and drops, or averages: called with the number of the step that was taken (from 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seams:
+    """What a training calls besides its loss."""
+
+    terms: tuple[Term, ...] = ()
+    on_gradients: tuple[AfterStep, ...] = ()
+    """With the gradients of each step, those of masked weights among them."""
+    after_step: tuple[AfterStep, ...] = ()
+
+
 Answers = Callable[["Batch"], "ModelOutputs"]
 """What a teacher says to a batch, without graph, on the batch's device."""
 

@@ -34,7 +34,7 @@ from regraft.records import (
 )
 from regraft.recovery.processes import Processes
 from regraft.secrets import redact
-from regraft.stages import evaluate, load, prepare, prune, recover
+from regraft.stages import evaluate, initialise, load, prepare, prune, recover, rewind
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage, plan, questions_key, run_id
@@ -52,10 +52,14 @@ ORIGINS = {"prepare": prepare.dense, "load": load.saved}
 STAGES = {
     "prepare": prepare.run,
     "load": load.run,
+    "initialise": initialise.run,
     "prune": prune.run,
+    "rewind": rewind.run,
     "recover": recover.run,
     "evaluate": evaluate.run,
 }
+CHANGES = ("initialise", "prune", "rewind", "recover")
+"""Stages that change a model."""
 
 
 def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict[str, str], sweep: str) -> Record:
@@ -139,13 +143,17 @@ def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Line
     A stage that the cache knows is not done again, and its model is made only if needed.
     """
     model = Lineage("", _nothing)
-    for stage in plan(context.config):
+    stages = plan(context.config)
+    anchors = {stage.anchor for stage in stages}
+    for stage in stages:
         if stage.name in ORIGINS:
             model = ORIGINS[stage.name](stage, context)
         if stage.name == "prepare":
             context.dense = ORIGINS[stage.name](stage, context)
         outcome, model = perform(stage, model, context)
         outcomes.append((stage, outcome))
+        if model.key in anchors:
+            context.anchors.setdefault(model.key, model)
         if stage.name == "evaluate" and context.dense is not None and context.dense_evaluation is None:
             context.dense_evaluation = outcome
         if outcome.reused:
@@ -159,7 +167,7 @@ def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Line
 def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Outcome, Lineage]:
     """The outcome of one stage and the model that leaves it."""
     work = STAGES[stage.name]
-    changes = stage.name in ("prune", "recover")
+    changes = stage.name in CHANGES
     if changes and stage.model_after == stage.model_before:
         return prune.NOTHING if stage.name == "prune" else Outcome(), before
     made: list[LanguageModel] = []

@@ -12,10 +12,12 @@ from regraft.config.ranges import ConfigError
 from regraft.interfaces import Schedule
 from regraft.pruning.schedules.iterative import Iterative
 from regraft.pruning.schedules.one_shot import OneShot
+from regraft.pruning.schedules.rounds import Rounds
 
 SCHEDULES = st.one_of(
     st.just(OneShot()),
-    st.builds(Iterative, steps=st.integers(1, 50), spacing=st.sampled_from(["linear", "geometric"])),
+    st.builds(Rounds, fraction=st.floats(0.05, 0.9)),
+    st.builds(Iterative, steps=st.integers(1, 50), spacing=st.sampled_from(["linear", "geometric", "cubic"])),
 )
 
 
@@ -33,6 +35,12 @@ def test_geometric_steps_remove_the_same_share_of_what_is_left() -> None:
     assert Iterative(steps=2, spacing="geometric").targets(0.75) == (0.5, 0.75)
     targets = Iterative(steps=3, spacing="geometric").targets(0.488)
     assert targets == pytest.approx((0.2, 0.36, 0.488))
+
+
+def test_cubic_steps_remove_most_at_first() -> None:
+    sparsity, first, after, steps = 0.8, 0.0, 0, 4
+    literal = [sparsity + (first - sparsity) * (1 - (t - after) / (steps * 1)) ** 3 for t in (1, 2, 3, 4)]
+    assert Iterative(steps=4, spacing="cubic").targets(0.8) == pytest.approx(literal)
 
 
 @given(schedule=SCHEDULES, sparsity=st.floats(0.001, 0.999))
@@ -56,3 +64,12 @@ def test_sparsity_zero_is_one_step_of_nothing(schedule: Schedule) -> None:
 def test_there_is_at_least_one_step(steps: int) -> None:
     with pytest.raises(ConfigError, match=f"steps={steps}: must be at least 1"):
         Iterative(steps=steps)
+
+
+def test_rounds_take_the_same_fraction_of_what_is_left() -> None:
+    assert Rounds().targets(0.488) == pytest.approx((0.2, 0.36, 0.488))
+    assert Rounds().targets(0.36) == (0.2, 0.36)
+    assert Rounds().targets(0.5) == (0.2, 0.36, 0.488, 0.5)
+    assert Rounds(fraction=0.5).targets(0.1) == (0.1,)
+    with pytest.raises(ConfigError, match="fraction=1"):
+        Rounds(fraction=1.0)

@@ -24,6 +24,7 @@ def check(config: RunConfig) -> None:
     for pruner in config.pruner.pruners:
         _check_pruner(pruner, config)
     _check_budget(config)
+    _check_training(config)
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
@@ -66,6 +67,11 @@ def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
             f"pruner: {type(criterion).__name__} knows {fits}, and the units of {structure.name} are "
             f"{structure.kind}. Choose another pruner/criterion or pruner/structure."
         )
+    if structure.kind not in allocation.kinds:
+        raise ConfigError(
+            f"pruner: {type(allocation).__name__} shares out {', '.join(sorted(allocation.kinds))}, and the units of "
+            f"{structure.name} are {structure.kind}. Choose another pruner/allocation or pruner/structure."
+        )
     if not allocation.fits(structure):
         raise ConfigError(
             f"pruner.allocation={type(allocation).__name__}: shares units out among groups, but "
@@ -87,6 +93,27 @@ def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
             f"pruner: {chosen.__name__} compares the scores of all groups, but {type(criterion).__name__} scores a "
             "layer after those before it are pruned. Choose pruner/allocation=layerwise and pruner/budget=units, or "
             "pruner.criterion.sequential=false."
+        )
+
+
+def _check_training(config: RunConfig) -> None:
+    pipeline, schedule = config.pipeline, config.schedule
+    if len(schedule.targets(config.sparsity)) > 1 and "initialise" in pipeline.repeat:
+        raise ConfigError(
+            "pipeline draws the weights anew at each step of the schedule, so that all but the last recovery would be "
+            "lost. Choose schedule=one_shot."
+        )
+    if not schedule.during_recovery:
+        return
+    for pruner in config.pruner.pruners:
+        if pruner.structure.kind != "weights":
+            raise ConfigError(
+                f"schedule={type(schedule).__name__} moves masks while the model trains, and {pruner.structure.name} "
+                "has none: its units are cut out. Choose pruner/structure=weights."
+            )
+    if config.runtime.shard:
+        raise ConfigError(
+            f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole matrices."
         )
 
 

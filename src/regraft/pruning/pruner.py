@@ -55,6 +55,11 @@ class Pruning(Component, ABC):
         """One for each structure."""
 
     @property
+    def structures(self) -> tuple[Structure, ...]:
+        """What is removed, in this order."""
+        return tuple(pruner.structure for pruner in self.pruners)
+
+    @property
     def needs(self) -> frozenset[PruningNeed]:
         """What scoring and sharing out ask of the context."""
         return frozenset().union(*(pruner.criterion.needs | pruner.allocation.needs for pruner in self.pruners))
@@ -109,9 +114,18 @@ class Pruner(Pruning):
     budget: Budget = field(default_factory=Units)
     """Of what the sparsity is the share: of the units, or of what the model costs."""
 
+    shuffled: bool = False
+    """The control of Frankle et al. 2021 (arXiv 2009.08576): each group loses as many units as it would, but drawn by
+    the run's seed. What such a run loses against one that is not shuffled is what the choice of units is worth, apart
+    from how many go where."""
+
     @property
     def pruners(self) -> tuple[Pruner, ...]:
         return (self,)
+
+    @property
+    def uses_seed(self) -> bool:
+        return self.shuffled or super().uses_seed
 
     def prune(
         self, model: LanguageModel, dense: Mapping[str, Sequence[int]], sparsity: float, context: PruningContext
@@ -196,6 +210,7 @@ class Found(Removal):
         self.scored = Scored(
             model=model, structure=pruner.structure, scores=scores, dense_units=self.dense, context=context
         )
+        self._deciding = [shuffled(score, context) for score in scores] if pruner.shuffled else scores
 
     def keep(self, share: float) -> list[torch.Tensor]:
         """(units,) bool for each group, when `share` of the dense units is gone.
@@ -217,7 +232,7 @@ class Found(Removal):
         """(units,) bool for each group, which of its units stay when so many of the dense ones are gone."""
         return [
             self.pruner.structure.select(group, score, units - lost)
-            for group, score, units, lost in zip(self.groups, self.scored.scores, self.dense, losses, strict=True)
+            for group, score, units, lost in zip(self.groups, self._deciding, self.dense, losses, strict=True)
         ]
 
     @cached_property
@@ -255,6 +270,15 @@ class Found(Removal):
             PrunedGroup(structure=structure.name, number=place, scores=score, keep=kept)
             for place, score, kept in zip(places, self.scored.scores, keep, strict=True)
         ]
+
+
+def shuffled(scores: torch.Tensor, context: PruningContext) -> torch.Tensor:
+    """The scores of a group, shuffled among the units that are there."""
+    import torch
+
+    there = scores.isfinite().nonzero().flatten()
+    moved = there[torch.randperm(len(there), generator=context.generator).to(there.device)]
+    return scores.index_copy(0, there, scores[moved])
 
 
 def duplicate(model: LanguageModel) -> LanguageModel:

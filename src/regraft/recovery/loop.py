@@ -45,10 +45,12 @@ class Trainer:
 
     Args:
         student: The model; its weights are trained in float32 and given back in their own dtype.
-        batches: Feeds each step.
+        batches: Feeds each step, those of this training alone.
         loss: What is minimised.
         training: Hyper-parameters.
         steps: Optimizer steps in all; the learning rate's course is laid over them.
+        first: Steps of them that others have done: this one begins after them.
+        last: The step that it ends with; None takes all.
         teacher: Answers batches, if the loss needs it.
         terms: Regularisers.
         on_gradients: Called in order with the gradients of each step, before those of masked weights are dropped and
@@ -69,6 +71,8 @@ class Trainer:
         training: Training,
         steps: int,
         *,
+        first: int = 0,
+        last: int | None = None,
         teacher: Callable[[Batch], ModelOutputs] | None = None,
         terms: Sequence[Term] = (),
         on_gradients: Sequence[AfterStep] = (),
@@ -83,7 +87,8 @@ class Trainer:
         self.teacher, self.terms = teacher, tuple(terms)
         self.on_gradients, self.after_step = tuple(on_gradients), tuple(after_step)
         self.observe, self.bar, self.progress, self.key = observe, bar, progress, key
-        self.step = 0
+        self.first, self.last = first, steps if last is None else last
+        self.step = first
         self.examples = 0
         self._began = time.perf_counter()
         self.seconds = 0.0
@@ -93,6 +98,7 @@ class Trainer:
         self.stored_dtype = student.model.dtype
         self.processes = processes or Processes(student.model.device)
         self._told = False
+        self._held = dict(student.masks)
         self.model: PreTrainedModel = student.model.float()
         if self.processes.shard:
             # dividing a model changes its class: the student stays as it is, and gets the weights at the end
@@ -109,6 +115,8 @@ class Trainer:
             # one more than the steps, so that the last step still moves
             num_training_steps=steps + 1,
         )
+        if first:
+            self._begin_after(first)
 
     def run(self, until: int | None = None) -> None:
         """Train up to step `until`, or to the end.
@@ -119,7 +127,7 @@ class Trainer:
         """
         # in evaluation mode: with dropout the student would be a noisy version of what the teacher is
         self.model.eval()
-        last = self.steps if until is None else until
+        last = self.last if until is None else until
         self._began = time.perf_counter()
         if not self.lines:
             # at the beginning only: who rewinds a training later means to go back
@@ -128,7 +136,12 @@ class Trainer:
         with (
             together,
             tqdm(
-                total=last, initial=self.step, desc=self.bar, disable=self.bar is None, unit=" steps", leave=False
+                total=last - self.first,
+                initial=self.step - self.first,
+                desc=self.bar,
+                disable=self.bar is None,
+                unit=" steps",
+                leave=False,
             ) as bar,
         ):
             started, seen = time.perf_counter(), self.examples
@@ -147,8 +160,15 @@ class Trainer:
                 except interruption.Stopped:
                     self._keep(now=True)
                     raise
-        if last == self.steps:
+        if last == self.last:
             self._give_back()
+
+    def _begin_after(self, first: int) -> None:
+        """The learning rates of step `first` + 1 in the course."""
+        rates = [base * course(first) for base, course in zip(self.rates.base_lrs, self.rates.lr_lambdas, strict=True)]
+        self.rates.load_state_dict(self.rates.state_dict() | {"last_epoch": first, "_last_lr": rates})
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
     def _give_back(self) -> None:
         """The student with the trained weights, in its own dtype."""
@@ -170,6 +190,9 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in _weights(self.model).items():
                 tensor.copy_(like(tensor, state.model[name]))
+        for name, mask in state.masks.items():
+            self.student.masks[name] = mask.clone()
+        self._held = dict(self.student.masks)
         if state.optimizer:
             held = copy.deepcopy(state.optimizer)
             for number, parameter in enumerate(_trained(self.optimizer)):
@@ -185,7 +208,8 @@ class Trainer:
             step=self.step,
             examples=self.examples,
             model={name: whole(tensor) for name, tensor in _weights(self.model).items()},
-            optimizer=_whole_state(self.optimizer) if self.step < self.steps else {},
+            masks=dict(self.student.masks),
+            optimizer=_whole_state(self.optimizer) if self.step < self.last else {},
             rates=self.rates.state_dict(),
             random=torch.get_rng_state(),
         )
@@ -206,7 +230,7 @@ class Trainer:
             )
 
     def _keep(self, now: bool = False) -> None:
-        if self.progress is not None and (now or self.step == self.steps or self.progress.due(self.step)):
+        if self.progress is not None and (now or self.step == self.last or self.progress.due(self.step)):
             seconds = self.seconds + time.perf_counter() - self._began
             kept = Kept(state=self._live(), lines=self.lines, seconds=seconds)
             if self.processes.is_first:
@@ -214,7 +238,7 @@ class Trainer:
 
     def _step(self) -> dict[str, float]:
         total, count, asked = 0.0, 0.0, 0.0
-        parts = list(self.batches.step(self.step, self.student))
+        parts = list(self.batches.step(self.step - self.first, self.student))
         for number, (batch, examples) in enumerate(parts):
             batch = move(batch, self.model.device)
             with self.processes.accumulating(self._module, more=number + 1 < len(parts)):
@@ -260,7 +284,7 @@ class Trainer:
             action(self.model, self.step)
         self._hold(gradients=False)
         return {
-            "step": self.step,
+            "step": self.step - self.first,
             "loss": mean,
             "lr": rate,
             "grad_norm": norm,
@@ -269,14 +293,20 @@ class Trainer:
 
     @torch.no_grad()
     def _hold(self, *, gradients: bool) -> None:
-        """Keep masked weights, or their gradients, at zero."""
+        """Keep masked weights, or their gradients, at zero; weights that a new mask takes lose their moments."""
         if not self.student.masks:
             return
         parameters = dict(self.model.named_parameters())
         for name, mask in self.student.masks.items():
-            held = parameters[name].grad if gradients else parameters[name].data
+            parameter = parameters[name]
+            held = parameter.grad if gradients else parameter.data
             if held is not None:
                 held.mul_(like(held, mask))
+            if not gradients and mask is not self._held.get(name):
+                for moment in self.optimizer.state[parameter].values():
+                    if torch.is_tensor(moment) and moment.shape == parameter.shape:
+                        moment.mul_(like(moment, mask))
+                self._held[name] = mask
 
 
 def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,8 @@ class TrainingState:
     rates: dict[str, Any]
     random: torch.Tensor
     """State of torch's generator on the CPU."""
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    """As in the student: which weights are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ class Progress:
         """
         state = kept.state
         tensors = {f"model.{name}": tensor.detach().contiguous() for name, tensor in state.model.items()}
+        tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
         tensors["random"] = state.random
         plain: dict[str, Any] = {"groups": state.optimizer.get("param_groups", []), "state": {}}
         for number, values in state.optimizer.get("state", {}).items():
@@ -121,7 +124,7 @@ class Progress:
                     _, number, field = name.split(".", 2)
                     moments[int(number)][field] = tensor
             optimizer = {"state": moments, "param_groups": about["optimizer"]["groups"]}
-        model = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        model = _under("model.", tensors)
         state = TrainingState(
             step=about["step"],
             examples=about["examples"],
@@ -129,8 +132,13 @@ class Progress:
             optimizer=optimizer,
             rates=about["rates"],
             random=tensors["random"],
+            masks=_under("mask.", tensors),
         )
         return Kept(state=state, lines=about["lines"], seconds=about["seconds"])
+
+
+def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:

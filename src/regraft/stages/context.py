@@ -68,6 +68,8 @@ class Context:
     """The prepared dense model, once the prepare stage has come."""
     dense_evaluation: Outcome | None = None
     """What was measured of it."""
+    anchors: dict[str, Lineage] = field(default_factory=dict)
+    """Models to whose weights a later stage goes back, by their keys."""
     name: str = ""
     """What the run is called in messages."""
     _units: dict[str, list[int]] = field(default_factory=dict)

@@ -1,4 +1,10 @@
-"""The order of the stages."""
+"""The order of the stages.
+
+`initialise` draws the weights anew, as the architecture draws them, and keeps what pruning decided. `rewind` gives what
+is left the weights that it had before the first pruning, or early in a training that comes before it (`rewind_to`):
+each recovery then goes the whole way from there, so a pipeline that rewinds trains as often as it prunes, and once
+more.
+"""
 
 from __future__ import annotations
 
@@ -8,20 +14,42 @@ from typing import Literal
 from regraft.config.ranges import require
 from regraft.interfaces import Component
 
-StageName = Literal["prepare", "prune", "recover", "evaluate"]
+StageName = Literal["prepare", "initialise", "prune", "rewind", "recover", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pipeline(Component):
-    """Stages that come once, and stages that are repeated for each step of the schedule."""
+    """Stages that come once, stages that are repeated for each step of the schedule, and stages that end the run."""
 
     before: tuple[StageName, ...] = ("prepare", "evaluate")
-    """Stages before pruning: `prepare`, whose result is the dense model and the teacher, and its evaluation."""
+    """Stages before pruning: `prepare`, whose result is the dense model and the teacher, and its evaluation; then
+    perhaps `initialise`."""
     repeat: tuple[StageName, ...] = ("prune", "evaluate", "recover", "evaluate")
-    """Stages of each step of the schedule. The last must be `evaluate`: a run that measures nothing is no run. What
-    is measured between pruning and recovery is measured once for all runs that prune alike."""
+    """Stages of each step of the schedule. What is measured between pruning and recovery is measured once for all runs
+    that prune alike."""
+    after: tuple[StageName, ...] = ()
+    """Stages after the last step. The last of all stages must be `evaluate`: a run that measures nothing is no run."""
+    rewind_to: float = 0.0
+    """With `rewind`: the share of the recovery's steps that are trained before all else, and to whose end it goes back
+    (the k of lottery tickets); 0 goes back to what entered the first stage of `repeat`."""
 
     def __post_init__(self) -> None:
-        require(self.before == ("prepare", "evaluate"), "before", list(self.before), "[prepare, evaluate]")
+        begins = self.before in (("prepare", "evaluate"), ("prepare", "evaluate", "initialise"))
+        require(begins, "before", list(self.before), "[prepare, evaluate] or [prepare, evaluate, initialise]")
         require("prepare" not in self.repeat, "repeat", list(self.repeat), "a list without prepare")
-        require(self.repeat[-1:] == ("evaluate",), "repeat", list(self.repeat), "a list that ends with evaluate")
+        if not self.after:
+            require(self.repeat[-1:] == ("evaluate",), "repeat", list(self.repeat), "a list that ends with evaluate")
+        ends = not self.after or self.after[-1] == "evaluate"
+        require(ends, "after", list(self.after), "empty, or a list that ends with evaluate")
+        others = {"prepare", "prune"} & set(self.after)
+        require(not others, "after", list(self.after), "a list without prepare and prune")
+        again = self.rewinds or "recover" not in self.after
+        require(again, "after", list(self.after), "a list without recover, unless repeat rewinds")
+        share = self.rewind_to
+        require(0 <= share < 1, "rewind_to", share, "in [0, 1)")
+        require(share == 0 or self.rewinds, "rewind_to", share, "0 for a pipeline that does not rewind")
+
+    @property
+    def rewinds(self) -> bool:
+        """Whether each recovery begins at the point of rewinding, in place of going on from the one before."""
+        return "rewind" in self.repeat

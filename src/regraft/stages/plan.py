@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from regraft.cache import digest
 from regraft.config.components import described, identified
-from regraft.stages.pipeline import Pipeline
+from regraft.stages.pipeline import Pipeline, StageName
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
@@ -38,6 +38,15 @@ class PlannedStage:
     """Recover: where in the run's recovery steps this stage begins, as a share."""
     last_share: float = 1.0
     """Recover: where it ends."""
+    whole_course: bool = False
+    """Recover: whether the learning rate's course is laid over all of the run's recovery steps, of which this stage
+    takes its part, and not over the stage's own."""
+    earlier_share: float = 0.0
+    """Recover: the steps that the run has trained before, as a share; above 1 where it trains again and again."""
+    anchor: str = ""
+    """Rewind: key of the model whose weights the survivors get back."""
+    draw: int = 0
+    """Initialise: how many times the run has drawn weights before, so that no draw is made twice."""
 
 
 def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
@@ -48,7 +57,7 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
 
     def add(name: str, key: str, **fields: Any) -> None:
         nonlocal model
-        after = model if name == "evaluate" else key
+        after = fields.pop("model_after", model if name == "evaluate" else key)
         fields = {"target_sparsity": 0.0} | fields
         stages.append(
             PlannedStage(index=len(stages), name=name, key=key, model_before=model, model_after=after, **fields)
@@ -64,23 +73,56 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
         add("load", digest(config.evaluate.identity()), target_sparsity=target)
         add("evaluate", evaluate_key(config, model, dense), target_sparsity=target)
         return tuple(stages)
-    for name in config.pipeline.before:
+    pipeline = config.pipeline
+    reached, draws, start, trained = 0.0, 0, 0.0, 0.0
+
+    def follow(name: StageName, target: float, share: float) -> None:
+        """One stage after the dense model's evaluation; its recovery takes `share` of the steps, from `start`."""
+        nonlocal reached, draws, start, trained
+        if name == "prune":
+            reached = target
+            add(name, _prune_key(config, model, dense, target), target_sparsity=reached)
+        elif name == "initialise":
+            key = digest({"model": model, "initialise": config.seed, "draw": draws})
+            add(name, key, target_sparsity=reached, draw=draws)
+            draws, start = draws + 1, 0.0
+        elif name == "rewind":
+            key = digest({"model": model, "rewind": anchor})
+            # nothing is missing: what leaves is the anchor itself
+            add(name, key, target_sparsity=reached, anchor=anchor, model_after=key if reached else anchor)
+            start = pipeline.rewind_to
+        elif name == "recover":
+            span = (start, 1.0 if pipeline.rewinds and share == 1 else start + share)
+            whole = pipeline.rewinds and span != (0.0, 1.0)
+            add(
+                name,
+                _recover_key(config, model, dense, span, whole),
+                target_sparsity=reached,
+                first_share=span[0],
+                last_share=span[1],
+                whole_course=whole,
+                earlier_share=trained if pipeline.rewinds else start,
+            )
+            start, trained = span[1], trained + span[1] - span[0]
+        else:
+            add(name, evaluate_key(config, model, dense), target_sparsity=reached)
+
+    for name in pipeline.before:
+        if name == "initialise":
+            follow(name, 0.0, 0.0)
+            continue
         add(name, _prepare_key(config) if name == "prepare" else dense_evaluate_key(config, model))
         dense = model
+    if pipeline.rewind_to > 0:
+        follow("recover", 0.0, pipeline.rewind_to)
+    anchor = model
     targets = config.schedule.targets(config.sparsity)
     shares = config.schedule.share_of_recovery(config.sparsity)
-    start = 0.0
     for target, share in zip(targets, shares, strict=True):
-        for name in config.pipeline.repeat:
-            if name == "prune":
-                add(name, _prune_key(config, model, dense, target), target_sparsity=target)
-            elif name == "recover":
-                span = (start, start + share)
-                key = _recover_key(config, model, dense, span)
-                add(name, key, target_sparsity=target, first_share=span[0], last_share=span[1])
-            else:
-                add(name, evaluate_key(config, model, dense), target_sparsity=target)
-        start += share
+        for name in pipeline.repeat:
+            follow(name, target, 1.0 if pipeline.rewinds else share)
+    for name in pipeline.after:
+        follow(name, config.sparsity, 1.0)
     return tuple(stages)
 
 
@@ -137,7 +179,7 @@ def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
     return digest(identity)
 
 
-def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, float]) -> str:
+def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, float], whole_course: bool) -> str:
     if not config.loss.trains:
         return model
     identity: dict[str, Any] = {
@@ -150,6 +192,10 @@ def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, f
     }
     if "teacher_logits" in config.loss.needs:
         identity |= {"teacher": described(config.teacher), "dense": dense}
+    if whole_course:
+        identity["course"] = "whole"
+    if config.schedule.during_recovery:
+        identity |= {"schedule": described(config.schedule), "structure": described(config.pruner.structures)}
     return digest(identity)
 
 

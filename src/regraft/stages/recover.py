@@ -35,6 +35,9 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         questions = [q.unlabelled if isinstance(q, LabelledQuestion) else q for q in questions]
     total = training.total_steps(len(questions))
     first, last = round(total * stage.first_share), round(total * stage.last_share)
+    earlier = round(total * stage.earlier_share)
+    # the course of the learning rate: over these steps alone, or over all of which these are a part
+    begin, end = (0, total) if stage.whole_course else (first, last)
     batches = Questions(
         encoded=context.encode(model, questions),
         loss=loss,
@@ -64,15 +67,21 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
                 report=reported.update,
             )
         )
+    seams = config.schedule.seams(model, config.pruner.structures[0], last - first, config.seed)
     torch.manual_seed(config.seed)
     trainer = Trainer(
         model,
         batches,
         loss,
         training,
-        last - first,
+        end - begin,
+        first=first - begin,
+        last=last - begin,
         teacher=teacher,
-        observe=lambda line: step(line, first, context.log),
+        terms=seams.terms,
+        on_gradients=seams.on_gradients,
+        after_step=seams.after_step,
+        observe=lambda line: step(line, earlier, context.log),
         bar=context.bar(stage),
         progress=context.progress(stage.key),
         processes=context.processes,
@@ -81,7 +90,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     return Outcome(
         fingerprints={"model_in": entered, "batches": batches.fingerprint()},
         details={
-            "first_step": first,
+            "first_step": earlier,
             "steps": last - first,
             "questions": len(questions),
             "examples": trainer.examples,

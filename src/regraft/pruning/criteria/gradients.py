@@ -1,0 +1,65 @@
+"""What the criteria share that differentiate a loss of the calibration questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from regraft.config.ranges import require
+from regraft.interfaces import LanguageModel, Loss, PruningContext, PruningNeed
+
+if TYPE_CHECKING:
+    import torch
+
+
+def needs(loss: Loss) -> frozenset[PruningNeed]:
+    """What a criterion asks of the context that differentiates `loss`."""
+    asked: set[PruningNeed] = {"calibration"}
+    if "labels" in loss.needs:
+        asked.add("labels")
+    if "teacher_logits" in loss.needs:
+        asked.add("teacher_logits")
+    return frozenset(asked)
+
+
+def check(loss: Loss) -> None:
+    """Refuse a loss without gradient.
+
+    Raises:
+        ConfigError: Naming the key.
+    """
+    require(loss.trains, "loss", type(loss).__name__, "a loss that trains")
+
+
+def values(model: LanguageModel, loss: Loss, context: PruningContext) -> Iterator[torch.Tensor]:
+    """The mean of `loss` over the calibration questions in parts, one a batch, each with graph: they sum to it.
+
+    Attention is computed step by step, since the fused kernels have no second derivative.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    count = sum(_counted(model, loss, context))
+    for batch in context.calibration.batches(loss):
+        with sdpa_kernel(SDPBackend.MATH):
+            yield context.calibration.value(model, loss, batch).total / count
+
+
+def _counted(model: LanguageModel, loss: Loss, context: PruningContext) -> Iterator[int]:
+    import torch
+
+    with torch.no_grad():
+        for batch in context.calibration.batches(loss):
+            yield context.calibration.value(model, loss, batch).count
+
+
+def gradients(
+    model: LanguageModel, of: Sequence[torch.Tensor], loss: Loss, context: PruningContext
+) -> list[torch.Tensor]:
+    """Of the mean of `loss` over the calibration questions, with respect to each tensor of `of`; float32."""
+    import torch
+
+    sums = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in of]
+    for value in values(model, loss, context):
+        for total, gradient in zip(sums, torch.autograd.grad(value, of), strict=True):
+            total += gradient
+    return sums

@@ -1,0 +1,97 @@
+"""Soft movement pruning (Sanh, Wolf and Rush 2020, arXiv 2005.07683, section 4).
+
+minimise L(w * M) + lambda_t * mean over groups of mean of sigmoid(S),   M = 1 where sigmoid(S) > tau
+
+The gradient of S passes straight through the threshold: dL/dw' * w, summed over the weights of a unit, and S is moved
+by Adam, as the authors' code does. lambda_t rises on a cubic ramp.
+
+In the paper the penalty decides how much is left. Here the masks of the training are the paper's, but the allocation
+decides in the end how many units go, by S: the sparsity is the run's. Choose a penalty that leaves about as many.
+
+The training stays: what is not removed goes on from the weights that it ends with.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from regraft.config.ranges import require
+from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
+from regraft.pruning.criteria import gradients
+from regraft.pruning.criteria.straight_through import StraightThrough, cubic
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoftMovement(Criterion):
+    """Units whose learned score is low go first. It trains the model in place."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
+
+    loss: Loss
+    """What the training minimises."""
+    steps: int = 200
+    """Optimizer steps of the training, with the recovery's hyper-parameters."""
+    learning_rate: float | None = None
+    """Highest learning rate of the weights; null takes the recovery's."""
+    score_learning_rate: float = 0.1
+    """Of the scores. The authors take 0.01, for some ten thousand steps: a score must fall by 2 to be masked."""
+    threshold: float = 0.1
+    """tau, in (0, 0.5): scores begin at 0, whose sigmoid is 0.5."""
+    penalty: float = 100.0
+    """lambda at the end of the ramp."""
+    warmup: float = 0.1
+    """Share of the steps before the penalty rises."""
+    cooldown: float = 0.3
+    """Share of the steps after it has risen."""
+
+    def __post_init__(self) -> None:
+        gradients.check(self.loss)
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        rate = self.learning_rate
+        require(rate is None or rate > 0, "learning_rate", rate, "null or above 0")
+        own = self.score_learning_rate
+        require(own > 0, "score_learning_rate", own, "above 0")
+        require(0 < self.threshold < 0.5, "threshold", self.threshold, "in (0, 0.5)")
+        require(self.penalty >= 0, "penalty", self.penalty, "at least 0")
+        fits = min(self.warmup, self.cooldown) >= 0 and self.warmup + self.cooldown < 1
+        require(fits, "warmup", self.warmup, f"at least 0, and below 1 together with cooldown ({self.cooldown})")
+
+    @property
+    def needs(self) -> frozenset[PruningNeed]:
+        return gradients.needs(self.loss) | {"training"}
+
+    def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
+        import torch
+
+        groups = structure.groups(model.model)
+        scores = [torch.zeros(group.units, device=model.model.device) for group in groups]
+        optimizer = torch.optim.Adam(scores, lr=self.score_learning_rate)
+        weights = StraightThrough(groups)
+
+        def learn(network: PreTrainedModel, step: int) -> None:
+            strength = self.penalty * cubic(step, self.steps, self.warmup, self.cooldown) / len(groups)
+            for group, score in zip(groups, scores, strict=True):
+                moved = weights.movement(group)
+                sigmoid = score.sigmoid()
+                score.grad = moved + strength * sigmoid * (1 - sigmoid) / len(score)
+            optimizer.step()
+            weights.show()
+
+        def mask(network: PreTrainedModel, step: int) -> None:
+            weights.hide([score.sigmoid() > self.threshold for score in scores])
+
+        context.calibration.train(
+            model,
+            self.loss,
+            self.steps,
+            learning_rate=self.learning_rate,
+            on_gradients=[learn],
+            after_step=[mask],
+        )
+        weights.show()
+        return [score.detach() for score in scores]

@@ -1,0 +1,73 @@
+"""Weights that the forward pass sees masked and the optimizer whole, as movement pruning trains them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from regraft.interfaces import Group, Part
+from regraft.pruning.spread import matrices, owned_sums, spread
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StraightThrough:
+    """Masks over the weights of `groups`.
+
+    Between two steps the model holds the masked weights. `show` gives it the whole ones back, and lets the gradients of
+    masked weights go, as those of W * M with respect to W are none there: what is masked may yet come back as it was.
+    """
+
+    def __init__(self, groups: Sequence[Group]) -> None:
+        self._groups = groups
+        self._whole: dict[int, torch.Tensor] = {}
+        self._keep: Sequence[torch.Tensor] | None = None
+
+    def hide(self, keep: Sequence[torch.Tensor]) -> None:
+        """Mask the weights of the units that are not of `keep`, (units,) bool for each group."""
+        import torch
+
+        self._keep = keep
+        with torch.no_grad():
+            for parameter, mask in self._masks():
+                self._whole.setdefault(id(parameter), parameter.detach().clone())
+                parameter.mul_(mask)
+
+    def show(self) -> None:
+        """The whole weights, and no gradients of those that were masked. Call it after their gradients were read."""
+        import torch
+
+        if self._keep is None:
+            return
+        with torch.no_grad():
+            for parameter, mask in self._masks():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(mask)
+                if (whole := self._whole.pop(id(parameter), None)) is not None:
+                    parameter.copy_(whole)
+        self._keep = None
+
+    def movement(self, group: Group) -> torch.Tensor:
+        """(units,) dL/dw' * w summed over the whole weights of each unit; between the backward pass and `show`."""
+        return owned_sums(group, self._product)
+
+    def _product(self, part: Part) -> torch.Tensor:
+        parameter = part.parameter
+        assert parameter.grad is not None, f"{part.name} has no gradient"
+        return parameter.grad * self._whole.get(id(parameter), parameter.detach())
+
+    def _masks(self) -> list[tuple[torch.nn.Parameter, torch.Tensor]]:
+        assert self._keep is not None
+        return [
+            (part.parameter, spread(part, mask.to(part.parameter)))
+            for group, mask in zip(self._groups, self._keep, strict=True)
+            for part in matrices(group)
+        ]
+
+
+def cubic(step: int, steps: int, warmup: float, cooldown: float) -> float:
+    """How far a cubic ramp is after `step` of `steps`, from 0 to 1: 1 - (1 - t)^3 (arXiv 1710.01878)."""
+    begin, end = warmup * steps, (1 - cooldown) * steps
+    share = min(max((step - begin) / max(end - begin, 1e-9), 0.0), 1.0)
+    return 1 - (1 - share) ** 3

@@ -1,0 +1,107 @@
+"""Pipelines that initialise and rewind: the order of the stages, and what moves their keys."""
+
+from __future__ import annotations
+
+import pytest
+from test_plan import Composed, composed, keys, stages
+
+from regraft.config.ranges import ConfigError
+from regraft.stages.plan import plan, run_id
+
+__all__ = ["composed"]
+WEIGHTS = ("pruner/structure=weights", "loss=ce")
+
+
+def test_from_scratch_prunes_as_the_default_does_and_draws_anew(composed: Composed) -> None:
+    scratch, default = keys(composed("pipeline=from_scratch")), keys(composed())
+    assert list(scratch) == ["0 prepare", "1 evaluate", "2 prune", "3 initialise", "4 recover", "5 evaluate"]
+    assert [scratch[key] for key in list(scratch)[:3]] == [default[key] for key in list(default)[:3]]
+    other = keys(composed("pipeline=from_scratch", "seed=1"))
+    assert [scratch[key] == other[key] for key in scratch] == [True, True, True, False, False, False]
+    assert scratch["4 recover"] != default["4 recover"]
+    assert run_id(composed("pipeline=from_scratch", "recovery.steps=99")) != run_id(composed("pipeline=from_scratch"))
+
+
+def test_from_scratch_takes_one_step(composed: Composed) -> None:
+    with pytest.raises(ConfigError, match="draws the weights anew at each step.*schedule=one_shot"):
+        composed("pipeline=from_scratch", "schedule=iterative")
+    composed("pipeline=prune_at_initialisation", "schedule=iterative")
+
+
+def test_pruning_at_initialisation_prunes_what_was_drawn_and_the_teacher_stays_dense(composed: Composed) -> None:
+    config = composed("pipeline=prune_at_initialisation", "sparsity=0.5")
+    assert list(keys(config)) == ["0 prepare", "1 evaluate", "2 initialise", "3 prune", "4 recover", "5 evaluate"]
+    initialised, pruned = stages(config, "initialise")[0], stages(config, "prune")[0]
+    assert pruned.model_before == initialised.model_after != initialised.model_before
+    one, other = (keys(composed("pipeline=prune_at_initialisation", f"seed={seed}")) for seed in (0, 1))
+    assert [one[key] == other[key] for key in one] == [True, True, False, False, False, False]
+
+
+def test_a_ticket_trains_prunes_and_rewinds_in_rounds(composed: Composed) -> None:
+    config = composed("pipeline=lottery_ticket", "schedule=rounds", "sparsity=0.488", *WEIGHTS)
+    names = [stage.name for stage in plan(config)]
+    rounds = 3 * ["recover", "evaluate", "prune", "rewind"]
+    assert names == ["prepare", "evaluate", "initialise", *rounds, "recover", "evaluate"]
+    (initialised,), rewinds = stages(config, "initialise"), stages(config, "rewind")
+    assert {stage.anchor for stage in rewinds} == {initialised.model_after}
+    recovers = stages(config, "recover")
+    assert [(stage.first_share, stage.last_share, stage.earlier_share) for stage in recovers] == [
+        (0.0, 1.0, float(number)) for number in range(4)
+    ]
+    measured = [stage.target_sparsity for stage in stages(config, "evaluate")[1:]]
+    assert measured == pytest.approx([0, 0.2, 0.36, 0.488])
+    # the first training is that of the dense model at initialisation, and runs of other sparsities share the rounds
+    other = composed("pipeline=lottery_ticket", "schedule=rounds", "sparsity=0.7", *WEIGHTS)
+    shared = [one.key == two.key for one, two in zip(plan(config)[:13], plan(other)[:13], strict=True)]
+    assert shared == [True] * 13
+
+
+def test_a_late_rewind_trains_to_there_once(composed: Composed) -> None:
+    late = ("pipeline=lottery_ticket", "schedule=rounds", "sparsity=0.36", "pipeline.rewind_to=0.1", *WEIGHTS)
+    config = composed(*late)
+    recovers, rewinds = stages(config, "recover"), stages(config, "rewind")
+    assert [(stage.first_share, stage.last_share) for stage in recovers] == [(0.0, 0.1)] + 3 * [(0.1, 1.0)]
+    assert all(stage.whole_course for stage in recovers)
+    assert {stage.anchor for stage in rewinds} == {recovers[0].model_after}
+    assert recovers[2].key != recovers[1].key
+    early = stages(composed(*(each for each in late if "rewind_to" not in each)), "recover")
+    assert not {stage.key for stage in early} & {stage.key for stage in recovers}
+
+
+def test_a_ticket_of_nothing_is_the_first_training(composed: Composed) -> None:
+    config = composed("pipeline=lottery_ticket", "schedule=rounds", "sparsity=0", *WEIGHTS)
+    first, last = stages(config, "recover")
+    assert first.key == last.key
+
+
+def test_the_reinitialised_control_draws_other_weights_on_the_same_masks(composed: Composed) -> None:
+    ticket, control = (
+        composed(f"pipeline={name}", "schedule=rounds", "sparsity=0.36", *WEIGHTS)
+        for name in ("lottery_ticket", "lottery_reinitialised")
+    )
+    assert [s.key for s in stages(ticket, "prune")] == [s.key for s in stages(control, "prune")]
+    assert [stage.draw for stage in stages(control, "initialise")] == [0, 1]
+    late = composed("pipeline=lottery_reinitialised", "pipeline.rewind_to=0.1", "sparsity=0.36", *WEIGHTS)
+    assert stages(late, "recover")[-1].first_share == 0, "what is drawn anew trains from the beginning"
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("pipeline.before=[prepare]", r"pipeline\.before=\['prepare'\]: must be \[prepare, evaluate\] or"),
+        ("pipeline.after=[prune,evaluate]", "a list without prepare and prune"),
+        ("pipeline.after=[recover,evaluate]", "a list without recover, unless repeat rewinds"),
+        ("pipeline.after=[recover]", "empty, or a list that ends with evaluate"),
+        ("pipeline.rewind_to=0.2", "0 for a pipeline that does not rewind"),
+        ("pipeline.rewind_to=1", r"must be in \[0, 1\)"),
+    ],
+)
+def test_what_no_pipeline_can_be_is_refused(composed: Composed, override: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        composed(f"++{override}")
+
+
+def test_a_shuffled_pruner_is_another_run_and_an_unshuffled_one_leaves_no_trace(composed: Composed) -> None:
+    assert run_id(composed("pruner.shuffled=false")) == run_id(composed()) != run_id(composed("pruner.shuffled=true"))
+    one, other = (keys(composed("pruner.shuffled=true", f"seed={seed}"))["2 prune"] for seed in (0, 1))
+    assert one != other
