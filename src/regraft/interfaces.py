@@ -353,8 +353,8 @@ class PruningContext:
     sparsity: float = 0.0
     """Share of the dense model's units that shall be gone after this step."""
     data: Calibration | None = None
-    report: Callable[[Mapping[str, Any]], None] = field(default=lambda told: None)
-    """Takes plain data on how it was decided for the stage's record."""
+    report: Callable[[Mapping[str, Any]], None] = lambda told: None
+    """Takes plain data for the stage's record."""
 
     @property
     def calibration(self) -> Calibration:
@@ -454,6 +454,8 @@ class Allocation(Component, ABC):
     uses_seed: ClassVar[bool] = False
     even: ClassVar[bool] = False
     """Whether every group loses the same share."""
+    searches: ClassVar[bool] = False
+    """Whether it tries models out, so that it cannot be asked about many shares to find one that meets a budget."""
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
