@@ -62,7 +62,8 @@ TRAINING_COLUMNS = {
 SCORE_COLUMNS = {
     "stage_index": "int; the prune stage",
     "stage": "str; its name",
-    "layer": "int; counted from 0",
+    "structure": "str; what was pruned",
+    "layer": "int; of the dense model, counted from 0",
     "low": "float; lower end of a bin of scores",
     "high": "float; its upper end, which belongs to the next bin except for the last",
     "units": "int; units with a score in the bin",

@@ -209,7 +209,7 @@ def test_widths_that_differ_leave_the_config_alone() -> None:
 def test_scores_that_are_not_finite_are_refused_before_anything_is_cut() -> None:
     model = LanguageModel(model=tiny_model("llama"), tokenizer=None)  # type: ignore[arg-type]
     model.model.model.layers[1].mlp.up_proj.weight.data[5, 5] = float("nan")  # type: ignore[union-attr]
-    with pytest.raises(ValueError, match="L2: a score in layer 1 is not finite"):
+    with pytest.raises(ValueError, match="L2: a score in MLP of layer 1 is not finite"):
         mlp(L2()).prune(model, DENSE, 0.5, PruningContext(generator=torch.Generator()))
     assert MlpNeurons().left(model) == DENSE["mlp_neurons"] and not model.removed
 

@@ -8,6 +8,10 @@ from regraft.config.ranges import ConfigError
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
+    from regraft.pruning.pruner import Pruner
+
+SAME = 1e-4
+"""Sparsities nearer than this are one: 0.6667 is what 1:3 leaves out."""
 
 
 def check(config: RunConfig) -> None:
@@ -16,14 +20,18 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: Naming both choices and what to choose instead.
     """
-    task = config.task
-    pruner = config.pruner
-    if not pruner.allocation.fits(pruner.structure):
+    _check_labels(config)
+    for pruner in config.pruner.pruners:
+        _check_pruner(pruner, config)
+    _check_budget(config)
+    if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
-            f"pruner.allocation={type(pruner.allocation).__name__}: shares units out among groups, but "
-            f"{type(pruner.structure).__name__} has one group, or a pattern that fixes the share of each. "
-            "Choose pruner/allocation=layerwise."
+            f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
         )
+
+
+def _check_labels(config: RunConfig) -> None:
+    task = config.task
     if not task.labelled:
         if "labels" in config.loss.needs:
             raise ConfigError(
@@ -48,7 +56,53 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
         )
-    if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
+
+
+def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
+    criterion, structure, allocation = pruner.criterion, pruner.structure, pruner.allocation
+    if structure.kind not in criterion.kinds:
+        fits = ", ".join(sorted(criterion.kinds))
         raise ConfigError(
-            f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
+            f"pruner: {type(criterion).__name__} knows {fits}, and the units of {structure.name} are "
+            f"{structure.kind}. Choose another pruner/criterion or pruner/structure."
         )
+    if not allocation.fits(structure):
+        raise ConfigError(
+            f"pruner.allocation={type(allocation).__name__}: shares units out among groups, but "
+            f"{type(structure).__name__} has one group, or a pattern that fixes the share of each. "
+            "Choose pruner/allocation=layerwise."
+        )
+    only = structure.only_sparsity
+    targets = config.schedule.targets(config.sparsity)
+    if only is not None and any(target != 0 and abs(target - only) > SAME for target in targets):
+        steps = "" if len(targets) == 1 else f", in steps of {', '.join(f'{target:g}' for target in targets)}"
+        raise ConfigError(
+            f"sparsity={config.sparsity}{steps}: must be 0 or {round(only, 4):g} with "
+            f"{type(structure).__name__}, whose pattern says how many weights stay. "
+            f"Choose sparsity={round(only, 4):g} and schedule=one_shot."
+        )
+    if pruner.in_turn and (allocation.compares_scores or config.pruner.budget.tries):
+        chosen = type(allocation if allocation.compares_scores else config.pruner.budget)
+        raise ConfigError(
+            f"pruner: {chosen.__name__} compares the scores of all groups, but {type(criterion).__name__} scores a "
+            "layer after those before it are pruned. Choose pruner/allocation=layerwise and pruner/budget=units, or "
+            "pruner.criterion.sequential=false."
+        )
+
+
+def _check_budget(config: RunConfig) -> None:
+    budget = config.pruner.budget
+    chosen = f"pruner/budget={type(budget).__name__.lower()}"
+    for pruner in config.pruner.pruners:
+        structure, allocation = pruner.structure, pruner.allocation
+        if structure.kind not in budget.kinds:
+            raise ConfigError(
+                f"{chosen}: must be a budget of which pruner/structure={structure.name} saves some: a model computes "
+                f"as much without its {structure.kind}. Choose pruner/budget=units or parameters."
+            )
+        if budget.tries and allocation.searches:
+            raise ConfigError(
+                f"{chosen}: must be units with pruner.allocation={type(allocation).__name__}, which tries models out "
+                "for one sparsity and cannot be asked about many. Choose pruner/budget=units or "
+                "pruner/allocation=layerwise."
+            )

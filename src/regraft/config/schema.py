@@ -11,11 +11,11 @@ from typing import Any, Literal, get_type_hints
 from regraft.config.checkpoint import Checkpoint
 from regraft.config.compatibility import check
 from regraft.config.components import Allowed, build, validated
-from regraft.config.ranges import ConfigError, require
+from regraft.config.ranges import ConfigError, Incompatible, require
 from regraft.evaluation.evaluation import Evaluation
 from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, Tracker
 from regraft.pruning.calibration import CalibrationQuestions
-from regraft.pruning.pruner import Pruner
+from regraft.pruning.pruner import Pruning
 from regraft.recovery.training import Training
 from regraft.secrets import holding
 from regraft.stages.pipeline import Pipeline
@@ -55,7 +55,7 @@ class RunConfig:
     """Everything that one run is told."""
 
     sparsity: float
-    """Share of the units of each pruned block to remove, in [0, 1)."""
+    """Share to remove, in [0, 1): of the units of each pruned block, or of what `pruner.budget` counts."""
     seed: int
     """Moves the order of recovery questions, sampling, and the random criterion."""
     save_model: bool
@@ -67,7 +67,7 @@ class RunConfig:
     model: Model
     task: Task
     preparation: AsLoaded | FineTune
-    pruner: Pruner
+    pruner: Pruning
     calibration: CalibrationQuestions
     schedule: Schedule
     loss: Loss
@@ -87,7 +87,10 @@ class RunConfig:
             "0.5 removes half of the units of each pruned block.",
         )
         require(self.seed >= 0, "seed", self.seed, "at least 0")
-        check(self)
+        try:
+            check(self)
+        except ConfigError as error:
+            raise Incompatible(str(error)) from None
 
 
 def told_secret(key: str) -> str:

@@ -83,6 +83,7 @@ class MLP:
 class Attention:
     """An attention block: either `query`, `key` and `value`, or all of them in `fused`; the others are None."""
 
+    module: nn.Module
     query: Projection | None
     key: Projection | None
     value: Projection | None
@@ -94,9 +95,33 @@ class Attention:
     """Heads of keys and of values; each serves `heads / key_value_heads` query heads."""
     head_dim: int
 
+    @property
+    def inward(self) -> dict[str, Projection]:
+        """What reads the hidden states; all three in one go by the name of the first."""
+        named = {"query": self.query or self.fused, "key": self.key, "value": self.value}
+        return {name: projection for name, projection in named.items() if projection is not None}
+
+    @property
+    def norms(self) -> dict[str, nn.Module]:
+        """Name -> module of each norm inside the block."""
+        return {
+            name: child
+            for name, child in self.module.named_children()
+            if not is_linear(child) and getattr(child, "weight", None) is not None
+        }
+
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The decoder layers, first to last.
+
+    Raises:
+        ValueError: The model has no list of like modules.
+    """
+    return list(decoder_list(model))
+
+
+def decoder_list(model: PreTrainedModel) -> nn.ModuleList:
+    """The list in which the model keeps its decoder layers.
 
     Raises:
         ValueError: The model has no list of like modules.
@@ -112,7 +137,7 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     ]
     if not outermost:
         raise ValueError(_unknown(model, "a list of like decoder layers", decoder))
-    return max((list(layers) for layers in outermost), key=len)
+    return max(outermost, key=len)
 
 
 def mlp_blocks(model: PreTrainedModel) -> list[MLP]:
@@ -133,6 +158,30 @@ def attention_blocks(model: PreTrainedModel) -> list[Attention]:
     return [_only(model, layer, _as_attention, _WANTED_ATTENTION) for layer in decoder_layers(model)]
 
 
+def linear_maps(model: PreTrainedModel) -> list[dict[str, Projection]]:
+    """The linear maps of each decoder layer by name.
+
+    Those of the blocks are `gate`, `up`, `down`, `query`, `key`, `value`, `fused` and `output`; any other goes by its
+    path in the layer.
+
+    Raises:
+        ValueError: A layer has no feed-forward block or no attention.
+    """
+    maps = []
+    for layer, mlp, attention in zip(decoder_layers(model), mlp_blocks(model), attention_blocks(model), strict=True):
+        blocks = mlp.projections | {name: getattr(attention, name) for name in _ATTENTION}
+        names = {id(projection.module): name for name, projection in blocks.items() if projection is not None}
+        maps.append(
+            {
+                names.get(id(module), path): Projection(module=module)
+                for path, module in layer.named_modules()
+                if is_linear(module)
+            }
+        )
+    return maps
+
+
+_ATTENTION = ("query", "key", "value", "fused", "output")
 _WANTED_MLP = (
     "one feed-forward block: a module with an up-projection (units, hidden), perhaps a gate (its name says so) of the "
     "same shape, and a projection (hidden, units) back; gate and up fused into one matrix, and experts, are not known"
@@ -200,6 +249,7 @@ def _as_attention(model: PreTrainedModel, module: nn.Module) -> Attention | None
     if output.shape[0] != hidden or widths <= 0 or widths % head_dim:
         return None
     return Attention(
+        module=module,
         query=query,
         key=key,
         value=value,

@@ -12,6 +12,7 @@ from regraft.interfaces import LanguageModel
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 MASKS = "masks.safetensors"
 """Beside the weights of a model with masks: which of them are held at zero."""
@@ -23,7 +24,8 @@ def save(model: LanguageModel, folder: Path) -> None:
     Written aside and renamed; what was in `folder` is replaced.
 
     Raises:
-        ValueError: The layers have different widths, which no plain checkpoint can hold.
+        ValueError: No plain checkpoint can hold the model: its layers have different widths, or its config cannot say
+            what was removed.
     """
     from safetensors.torch import save_file
 
@@ -35,6 +37,8 @@ def save(model: LanguageModel, folder: Path) -> None:
             f"save_model: the layers have different widths ({', '.join(map(str, widths))}), which a plain checkpoint "
             "cannot hold. Choose pruner/allocation=layerwise."
         )
+    if obstacle := _obstacle(model.model):
+        raise ValueError(f"save_model: {obstacle}. No plain checkpoint can hold this; choose another sparsity.")
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
@@ -50,6 +54,25 @@ def save(model: LanguageModel, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _obstacle(model: PreTrainedModel) -> str | None:
+    """Why the model's config would make another model than this."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    from regraft.models.surgery import rebuilt
+
+    try:
+        model.config.validate()
+        made = dict(rebuilt(model).named_parameters())
+    except (ValueError, StrictDataclassError) as error:
+        return " ".join(str(error).split()).rstrip(".")
+    for name, parameter in model.named_parameters():
+        if name not in made:
+            return f"{type(model).__name__} has no place for {name}, which would be lost when the checkpoint is read"
+        if parameter.shape != made[name].shape:
+            return f"{name} is {tuple(parameter.shape)}, and its config makes {tuple(made[name].shape)}"
+    return None
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from regraft.interfaces import Batch, Calibration, LanguageModel
+from regraft.interfaces import Batch, Calibration, LanguageModel, Part
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 Take = Callable[[int, "torch.Tensor"], None]
 """Called with the number of a module and what it is fed: (tokens, channels), float32 or wider, without graph."""
+See = Callable[[int, "torch.Tensor", Batch], None]
+"""Called with the number of a module, what it is fed, (batch, seq, channels) or the head's (reads, channels), and the
+batch that it comes from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,28 +86,47 @@ def visit_inputs(model: LanguageModel, calibration: Calibration, modules: Sequen
     Modules that are fed one and the same tensor are shown one and the same `rows`, one after the other. The head is
     fed the positions that are read only.
     """
+    last: list[Any] = [None, None]
+
+    def see(number: int, inputs: torch.Tensor, batch: Batch) -> None:
+        if inputs is not last[0]:
+            last[:] = inputs, _rows(inputs, batch)
+        take(number, last[1])
+
+    watch_inputs(model, calibration, modules, see)
+
+
+def watch_inputs(model: LanguageModel, calibration: Calibration, modules: Sequence[nn.Module], see: See) -> None:
+    """Run the calibration questions through the model once and show `see` what each module is fed, padding and all."""
     import torch
 
     batch: Batch
-    last: list[Any] = [None, None]
 
     def hook(number: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
-        def watch(module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            if inputs[0] is not last[0]:
-                last[:] = inputs[0], _rows(inputs[0], batch)
-            take(number, last[1])
-
-        return watch
+        return lambda module, inputs: see(number, inputs[0], batch)
 
     handles = [module.register_forward_pre_hook(hook(number)) for number, module in enumerate(modules)]
     try:
         with torch.no_grad():
             for batch in calibration.batches():
                 calibration.forward(model, batch)
-                last[:] = None, None
     finally:
         for handle in handles:
             handle.remove()
+
+
+def columns(part: Part) -> torch.Tensor:
+    """(units, width, outputs): the columns of a linear map that take up each unit's channels, without graph."""
+    assert part.index is not None and part.side == "reads"
+    units, width = part.index.shape
+    return part.of(part.parameter.detach()).view(units, width, -1)
+
+
+def of_units(part: Part, channels: torch.Tensor) -> torch.Tensor:
+    """(..., units, width) of (..., channels): what each unit feeds a linear map with."""
+    assert part.index is not None and part.side == "reads"
+    chosen = channels if part.is_whole else channels.index_select(-1, part.index.flatten().to(channels.device))
+    return chosen.unflatten(-1, tuple(part.index.shape))
 
 
 def tokens(batch: Batch) -> torch.Tensor:

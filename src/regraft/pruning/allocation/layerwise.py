@@ -18,6 +18,7 @@ class Layerwise(Allocation):
     """Each group of units (a layer's neurons, a matrix's weights) loses the same share."""
 
     even: ClassVar[bool] = True
+    compares_scores: ClassVar[bool] = False
 
     def losses(self, scored: Scored, sparsity: float) -> list[int]:
         losses = [removed(units, sparsity) for units in scored.dense_units]

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Allocation, Part, PruningNeed, Scored
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Owl(Allocation):
     """The share that a layer loses falls with its ratio of outliers, by 2 * lambda from the poorest to the richest."""
+
+    compares_scores: ClassVar[bool] = False
 
     outlier: float = 5.0
     """M: how many times the mean of its layer a weight's score must exceed to be an outlier."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import Allocation, Scored
@@ -25,6 +26,8 @@ class PerLayer(Allocation):
 
     A uniform choice differs from `layerwise` only in rounding: there each layer is rounded, here the total.
     """
+
+    compares_scores: ClassVar[bool] = False
 
     weights: dict[int, float] = field(default_factory=dict)
     """Layer number, from 0 -> weight of the share that it loses, at least 0; a layer that is not named has 1. Only

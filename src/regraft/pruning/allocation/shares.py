@@ -56,7 +56,7 @@ def room(scored: Scored, sparsity: float, floor: float) -> Room:
         ConfigError: The floor leaves too few units to remove.
     """
     units = tuple(scored.dense_units)
-    there = [int(score.isfinite().sum()) for score in scored.scores]
+    there = scored.structure.left(scored.model)
     least = tuple(number - left for number, left in zip(units, there, strict=True))
     stays = [max(1, math.ceil(round(floor * number, 9))) for number in units]
     most = tuple(max(gone, number - kept) for gone, number, kept in zip(least, units, stays, strict=True))
