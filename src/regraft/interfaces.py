@@ -131,7 +131,10 @@ class LanguageModel:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     removed: dict[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
-    """Structure name -> for each layer the removed units, numbered as in the dense model."""
+    """Structure name -> for each group the removed units, numbered as in the dense model."""
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Name of a parameter -> bool of its shape, True where a weight is kept: what sparsity within matrices removed. The
+    weights that are gone are zero, and whoever changes weights keeps them so."""
 
     @property
     def pad_token_id(self) -> int:
@@ -252,6 +255,9 @@ class Structure(Component, ABC):
 class Allocation(Component, ABC):
     """Decides how many and which units each layer loses."""
 
+    uneven: ClassVar[bool] = False
+    """Whether layers may come to have different widths."""
+
     @abstractmethod
     def keep(self, scores: Sequence[torch.Tensor], dense_units: Sequence[int], sparsity: float) -> list[torch.Tensor]:
         """Sorted indices of the units to keep, one tensor a layer, so that `sparsity` of `dense_units` is gone."""
@@ -342,6 +348,27 @@ class Teacher(Component, ABC):
 
         Raises:
             ValueError: Teacher and student differ in vocabulary.
+        """
+
+
+# ----------------------------------------------------------------------------------------------- export
+
+
+class Exporter(Component, ABC):
+    """Writes a model into a folder, in a format that other programs load."""
+
+    file: ClassVar[str] = "config.json"
+    """What the folder has if the model is there in this format."""
+    uneven: ClassVar[bool] = True
+    """Whether layers may have different widths."""
+
+    @abstractmethod
+    def write(self, model: LanguageModel, folder: Path) -> None:
+        """Write the model with its tokenizer, aside first: what is in `folder` is replaced by all of it or not at all.
+
+        Raises:
+            ValueError: The format cannot hold the model; the message says why, and what to choose.
+            ImportError: It needs a library that is not there; the message names the extra.
         """
 
 
