@@ -140,6 +140,7 @@ class Record:
     sweep: str
     status: Literal["finished", "failed"]
     error: str | None
+    """Of a failed run; or of a finished one, why its model could not be exported."""
     config: dict[str, Any]
     choices: dict[str, str]
     environment: dict[str, Any]
@@ -240,12 +241,12 @@ def was_killed(folder: Path) -> bool:
     return (Path(folder) / BEGUN).is_file() and not is_running(folder)
 
 
-def is_finished(folder: Path, save_model: bool = False) -> bool:
+def is_finished(folder: Path, model_file: str | None = None) -> bool:
     """Whether `folder` holds the record of a finished run; a torn record does not count.
 
     Args:
         folder: The run's folder.
-        save_model: Whether its checkpoint must be there too.
+        model_file: What must be there of its saved model.
 
     Raises:
         SchemaError: The record was written by another version of regraft: running again would overwrite it.
@@ -256,7 +257,7 @@ def is_finished(folder: Path, save_model: bool = False) -> bool:
         raise
     except (FileNotFoundError, ValueError):
         return False
-    return finished and (not save_model or (Path(folder) / CHECKPOINT / "config.json").is_file())
+    return finished and (model_file is None or (Path(folder) / model_file).is_file())
 
 
 def _write(path: Path, plain: dict[str, Any]) -> None:

@@ -109,7 +109,7 @@ class RunsSweeper(BasicSweeper):
     def _planned(self, overrides: Sequence[str]) -> Job:
         config = self._composer.config(overrides)
         name = run_id(config)
-        return Job(tuple(overrides), name, self.folder / name, config.save_model)
+        return Job(tuple(overrides), name, self.folder / name, config.model_file)
 
     def _note(self, jobs: Sequence[Job]) -> None:
         """Write down what is asked for, together with what was asked for before."""

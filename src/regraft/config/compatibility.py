@@ -36,6 +36,13 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
         )
+    prunes = config.evaluate is None and config.sparsity > 0 and "prune" in config.pipeline.repeat
+    if config.save_model and prunes and config.pruner.allocation.uneven and not config.export.uneven:
+        raise ConfigError(
+            "save_model=true export=plain: must be export=padded (zeros up to the widest layer, loads anywhere) or "
+            "export=remote_code (as small as the model, loads with trust_remote_code=True) with a pruner/allocation "
+            "whose layers come to have different widths; pruner/allocation=layerwise gives them one."
+        )
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."

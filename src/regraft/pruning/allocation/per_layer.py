@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import Allocation
@@ -30,6 +30,8 @@ class PerLayer(Allocation):
 
     A uniform choice differs from `layerwise` only in rounding: there each layer is rounded, here the total.
     """
+
+    uneven: ClassVar[bool] = True
 
     weights: dict[int, float] = field(default_factory=dict)
     """Layer number, from 0 -> weight of the share that it loses, at least 0; a layer that is not named has 1. Only
