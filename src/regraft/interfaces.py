@@ -361,6 +361,8 @@ class Exporter(Component, ABC):
     """What the folder has if the model is there in this format."""
     uneven: ClassVar[bool] = True
     """Whether layers may have different widths."""
+    library: ClassVar[tuple[str, str] | None] = None
+    """Module that it needs, and the extra that brings it; None: it needs none."""
 
     @abstractmethod
     def write(self, model: LanguageModel, folder: Path) -> None:
@@ -368,7 +370,6 @@ class Exporter(Component, ABC):
 
         Raises:
             ValueError: The format cannot hold the model; the message says why, and what to choose.
-            ImportError: It needs a library that is not there; the message names the extra.
         """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError
@@ -43,6 +44,13 @@ def check(config: RunConfig) -> None:
             "export=remote_code (as small as the model, loads with trust_remote_code=True) with a pruner/allocation "
             "whose layers come to have different widths; pruner/allocation=layerwise gives them one."
         )
+    needed = {
+        "export": config.export.library if config.save_model else None,
+        "recovery.lora": config.recovery.lora and config.recovery.lora.library,
+    }
+    for key, library in needed.items():
+        if library and importlib.util.find_spec(library[0]) is None:
+            raise ConfigError(f"{key}: needs {library[0]}, which is not installed. Install regraft[{library[1]}].")
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."

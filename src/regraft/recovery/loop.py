@@ -21,6 +21,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from regraft import interruption
+from regraft.config.ranges import ConfigError
 from regraft.interfaces import Batch, LanguageModel, Loss, ModelOutputs
 from regraft.models.precision import autocast
 from regraft.recovery.batches import BatchSource
@@ -91,6 +92,11 @@ class Trainer:
         self.processes = processes or Processes(student.model.device)
         self._told = False
         self.model: PreTrainedModel = student.model.float()
+        if training.lora is not None and student.masks and self.processes.shard:
+            raise ConfigError(
+                f"runtime.shard=true: must be false with {key}.lora and a masked model, whose masks are not divided."
+            )
+        self._merge = None if training.lora is None else training.lora.attach(student)
         if self.processes.shard:
             # dividing a model changes its class: the student stays as it is, and gets the weights at the end
             self.model = copy.deepcopy(self.model)
@@ -153,6 +159,8 @@ class Trainer:
             trained = dict(self.model.named_parameters())
             for name, parameter in self.student.model.named_parameters():
                 parameter.data = whole(trained[name].detach())
+        if self._merge is not None:
+            self._merge()
         # parameters only: buffers, such as the frequencies of rotary embeddings, stay in float32
         for parameter in self.student.model.parameters():
             parameter.data = parameter.data.to(self.stored_dtype)
@@ -262,8 +270,10 @@ class Trainer:
 
 
 def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Each parameter and kept buffer once, by name: of tied ones the first."""
-    kept: dict[str, torch.Tensor] = dict(model.named_parameters())
+    """Each trained parameter and kept buffer once, by name: of tied ones the first."""
+    kept: dict[str, torch.Tensor] = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     buffers = dict(model.named_buffers())
     return kept | {name: buffers[name] for name in model.state_dict() if name in buffers}
 
