@@ -84,7 +84,12 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         loader: Any = _uneven(config) if hasattr(config, "uneven") else AutoModelForCausalLM
         loaded: Any = loader.from_pretrained(
-            folder, config=config, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:
@@ -139,5 +144,5 @@ def _uneven(config: Any) -> type:
 
     from regraft.models.uneven import Uneven
 
-    plain = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    plain: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     return type(f"Uneven{plain.__name__}", (Uneven, plain), {})

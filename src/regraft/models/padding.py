@@ -1,8 +1,9 @@
 """A model with layers of different widths, filled up with zeros so that all are as wide as the widest.
 
 A neuron or a head whose output column is zero adds nothing, so the function is the same. A norm over all heads of a
-layer (OLMo2's of queries and keys) would see the zeros: over n channels of which m are alive the mean square is m / n of
-what it was. So the projection before it is scaled by sqrt(n / m) and the norm's weight by sqrt(m / n).
+layer (OLMo2's of queries and keys) would see the zeros: over n channels of which m are alive the mean square is m / n
+of what it was. So the projection before it is scaled by sqrt(n / m) and the norm's weight by sqrt(m / n): then epsilon,
+which is added to the mean square, counts as before.
 """
 
 from __future__ import annotations
@@ -87,20 +88,28 @@ def _pad_norm(block: nn.Module, goal: nn.Module, projection: Projection, size: i
         wide: Any = goal.get_submodule(name).weight
         if wide.shape == weight.shape:
             continue
-        scale = math.sqrt(size / len(weight))
-        with torch.no_grad():
-            seen = torch.linspace(-1, 2, len(weight), device=weight.device, dtype=weight.dtype)
-            said = norm(seen)
-            projection.module.weight.mul_(scale)
-            if projection.module.bias is not None:
-                projection.module.bias.mul_(scale)
-            norm.weight = torch.nn.Parameter(_longer(weight / scale, size, 0), requires_grad=weight.requires_grad)
-            same = norm(_longer(seen * scale, size, 0))[: len(seen)]
-        if not torch.allclose(said, same, rtol=1e-2 if weight.dtype != torch.float32 else 1e-5, atol=1e-6):
+        if not _is_rms(norm):
             raise ValueError(
-                f"export=padded: {name} ({type(norm).__name__}) runs over all heads of a layer and is no plain RMS norm, "
-                "so zeros would change what it says. Choose export=remote_code."
+                f"export=padded: {name} ({type(norm).__name__}) runs over all heads of a layer and is no plain RMS "
+                "norm, so zeros would change what it says. Choose export=remote_code."
             )
+        scale = math.sqrt(size / len(weight))
+        module: Any = projection.module
+        with torch.no_grad():
+            module.weight.mul_(scale)
+            if module.bias is not None:
+                module.bias.mul_(scale)
+            norm.weight = torch.nn.Parameter(_longer(weight / scale, size, 0))
+
+
+def _is_rms(norm: Any) -> bool:
+    """Whether `norm` is weight * x / sqrt(mean(x^2)), seen from what it says of a large x."""
+    import torch
+
+    with torch.no_grad():
+        seen = torch.linspace(100, 200, len(norm.weight), dtype=norm.weight.dtype, device=norm.weight.device)
+        expected = norm.weight.float() * seen.float() / seen.float().square().mean().sqrt()
+        return torch.allclose(norm(seen).float(), expected, rtol=2e-2)
 
 
 def _fill(projection: Projection, size: int, *, inputs: bool) -> None:

@@ -5,18 +5,19 @@ the config says. This file is written beside such a checkpoint as it is, so it n
 """
 
 import copy
+from typing import Any
 
 import torch
 
 
-class Uneven:
+class Uneven(torch.nn.Module):
     """Before the first layer runs, the parameters get their own shapes.
 
     `config.uneven` has `parameters` (name -> shape, of those whose shape the config does not tell) and `attributes`
     (module -> name -> number, such as its heads).
     """
 
-    def __init__(self, config, *inputs, **settings):
+    def __init__(self, config: Any, *inputs: Any, **settings: Any) -> None:
         # the classes of transformers refuse to be built from widths by layer, so they are built as wide as the widest
         even = copy.deepcopy(config)
         even.per_layer_config = None

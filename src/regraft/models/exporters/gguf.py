@@ -64,7 +64,9 @@ class Gguf(Exporter):
             for name, tensor in _tensors(model.model):
                 kept = tensor.float() if full or tensor.ndim == 1 else tensor.half()
                 if not bool(kept.isfinite().all()):
-                    raise ValueError(f"export.weights=float16: {name} is too large for it. Choose export.weights=float32.")
+                    raise ValueError(
+                        f"export.weights=float16: {name} is too large for it. Choose export.weights=float32."
+                    )
                 writer.add_tensor(name, kept.cpu().contiguous().numpy())
             writer.write_header_to_file()
             writer.write_kv_data_to_file()
@@ -91,7 +93,9 @@ def _check(model: PreTrainedModel) -> None:
     if rope.get("rope_type", "default") != "default":
         raise ValueError(f"export=gguf: scaled rotary positions ({rope['rope_type']}) are not written. {told}")
     if config.hidden_act != "silu":
-        raise ValueError(f"export=gguf: llama.cpp computes {config.model_type} with silu, not {config.hidden_act}. {told}")
+        raise ValueError(
+            f"export=gguf: llama.cpp computes {config.model_type} with silu, not {config.hidden_act}. {told}"
+        )
 
 
 def _add_numbers(writer: GGUFWriter, model: PreTrainedModel) -> None:
@@ -122,7 +126,7 @@ def _tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
     config: Any = model.config
     (architecture,) = [key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == config.model_type]
     names = gguf.get_tensor_name_map(architecture, config.num_hidden_layers)
-    heads = {}
+    heads: dict[Any, int] = {}
     for block in attention_blocks(model) if config.model_type == ROTATED else ():
         assert block.query is not None and block.key is not None
         heads |= {block.query.module: block.heads, block.key.module: block.key_value_heads}
@@ -158,7 +162,7 @@ def _add_tokenizer(writer: GGUFWriter, tokenizer: PreTrainedTokenizerBase, size:
         return
     if way == "default":
         log.warning(
-            "llama.cpp may cut words otherwise than this tokenizer: compare its tokens with those of transformers first."
+            "llama.cpp may cut words otherwise than this tokenizer: compare its tokens with those of transformers."
         )
     tokens = [f"[PAD{number}]" for number in range(size)]
     types = [UNUSED] * size

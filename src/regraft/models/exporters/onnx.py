@@ -27,7 +27,7 @@ class Onnx(Exporter):
     """`model.onnx`: `input_ids` (batch, seq) to `logits` (batch, seq, vocab), of any batch size and length.
 
     One forward pass over whole sequences, without padding and without a cache of keys and values. The layers keep their
-    own widths. Weights lie in `model.onnx.data`; config.json and the tokenizer's files lie beside. Needs the extra `onnx`.
+    own widths. Weights lie in `model.onnx.data`; config.json and the tokenizer's files lie beside.
     """
 
     file: ClassVar[str] = "model.onnx"

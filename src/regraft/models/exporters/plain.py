@@ -22,8 +22,8 @@ class Plain(Exporter):
         found = differences(model.model, widest(model.model))
         if found:
             raise ValueError(
-                f"export=plain: the config of a plain checkpoint gives all layers one width, and has no place for what "
-                f"this model has otherwise ({found}). Choose export=padded (zeros up to the widest layer, loads anywhere) or export=remote_code "
-                "(as small as the model, loads with trust_remote_code=True)."
+                f"export=plain: the config of a plain checkpoint gives all layers one width, and has no place for "
+                f"what this model has otherwise ({found}). Choose export=padded (zeros up to the widest layer, loads "
+                "anywhere) or export=remote_code (as small as the model, loads with trust_remote_code=True)."
             )
         export.save(model, folder)

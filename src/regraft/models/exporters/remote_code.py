@@ -13,9 +13,9 @@ class RemoteCode(Exporter):
     """As small as the model, whatever the widths of its layers.
 
     Loads with `AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)`, without Regraft. The file beside
-    it derives from the class of transformers and makes the parameters as `uneven` in config.json says; the widths of
-    each layer are also in `per_layer_config`, which transformers writes and does not read yet. A model whose layers have
-    one width needs none of that, and is written as a plain checkpoint.
+    it derives from the class of transformers and makes the parameters as `uneven` in config.json says; neurons by layer
+    are also in `per_layer_config`, which transformers keeps and does not read yet. A model whose layers have one width
+    needs none of that, and is written as a plain checkpoint.
     """
 
     def write(self, model: LanguageModel, folder: Path) -> None:
