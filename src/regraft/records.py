@@ -7,7 +7,7 @@
 * `training.parquet`: one line per optimizer step, with the columns of `TRAINING_COLUMNS`; absent if nothing trained.
 * `scores.parquet`: histograms of the scores by which units were removed, with the columns of `SCORE_COLUMNS`; absent if
   nothing was removed, or by a version that did not keep them.
-* `run.log`, `checkpoint/` (with `save_model=true`), and the tracker's own files.
+* `run.log`, `checkpoint/` (with `save_model=true`, in the format of `export`), and the tracker's own files.
 * `.claim`: locked by the process that does the run; `.begun`: there from its start to its end.
 
 `multirun/<sweep>/manifest.json` is a `Manifest`: which runs were asked for, written before the first of them starts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import os
@@ -311,8 +312,8 @@ def test_how_words_are_cut_is_told_or_warned_about(tmp_path: Path, caplog: pytes
 def test_llama_cpp_reads_the_file(tmp_path: Path) -> None:
     """The program that the format is for, on text that it cuts into tokens itself."""
     pytest.importorskip("xllamacpp")
-    for architecture in ("llama", "qwen3", "olmo2"):
-        model = language_model(architecture, **SHAPES)
+    for architecture, tied in itertools.product(("llama", "qwen3", "olmo2"), (False, True)):
+        model = language_model(architecture, tie_word_embeddings=tied, **SHAPES)
         folder = write(Gguf(), model, tmp_path, architecture)
         program = f"""
 import json, os, xllamacpp

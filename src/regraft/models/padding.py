@@ -146,5 +146,10 @@ def _longer(tensor: torch.Tensor, size: int, axis: int) -> torch.Tensor:
     import torch
 
     shape = list(tensor.shape)
+    if size < shape[axis]:
+        raise ValueError(
+            f"export=padded: a layer has {shape[axis]} channels where the model's config leaves room for {size}. "
+            "Choose export=remote_code."
+        )
     shape[axis] = size - shape[axis]
     return torch.cat([tensor, tensor.new_zeros(shape)], axis)

@@ -26,6 +26,8 @@ ARCHITECTURES = ("llama", "olmo2", "qwen3")
 """Types of models whose numbers all have a place in the file."""
 ROTATED = "llama"
 """The one whose queries and keys llama.cpp wants in another order."""
+HEAD_NEEDED = "olmo2"
+"""The one whose head llama.cpp wants in the file even if it is tied to the embedding; the others then go without."""
 WORD_CUTS = {"\\p{N}{1,3}": "dbrx", "\\p{N}|": "qwen2"}
 """Part of the expression by which a tokenizer cuts words -> llama.cpp's name of that way."""
 NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
@@ -118,7 +120,7 @@ def _add_numbers(writer: GGUFWriter, model: PreTrainedModel) -> None:
 
 
 def _tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
-    """Each weight by the file's name. A head that is tied to the embedding is not there: readers take the embedding."""
+    """Each weight by the file's name."""
     import gguf
 
     from regraft.models.architecture import attention_blocks
@@ -139,6 +141,8 @@ def _tensors(model: PreTrainedModel) -> list[tuple[str, torch.Tensor]]:
         tensor = parameter.detach()
         number = heads.get(model.get_submodule(place))
         tensors.append((f"{to}.{leaf}", tensor if number is None else _neighbours(tensor, number)))
+    if config.tie_word_embeddings and config.model_type == HEAD_NEEDED:
+        tensors.append(("output.weight", model.get_output_embeddings().weight.detach()))
     return tensors
 
 
