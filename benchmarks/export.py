@@ -106,6 +106,7 @@ def main() -> None:
             else:
                 told = f"{_largest(expected, _read(program, folder, prompts)):.1e} away, read by {library}"
             sys.stdout.write(f"{name:14} {size / 1e6:8.1f} MB  {told}\n")
+            sys.stdout.flush()
 
 
 def _said(model: LanguageModel, prompts: list[list[int]]) -> list[list[float]]:

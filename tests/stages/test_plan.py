@@ -86,8 +86,8 @@ def test_a_plain_checkpoint_of_uneven_layers_is_refused_before_anything_runs(com
 @pytest.mark.parametrize(
     ("choices", "told"),
     [
-        (["recovery=small_model_lora"], r"recovery\.lora: needs peft.*regraft\[lora\]"),
-        (["save_model=true", "export=onnx"], r"export: needs onnxscript.*regraft\[onnx\]"),
+        (["recovery=small_model_lora"], r"recovery\.lora: needs the package peft: .*regraft\[lora\]"),
+        (["save_model=true", "export=onnx"], r"export: needs the package onnxscript: .*regraft\[onnx\]"),
     ],
 )
 def test_a_library_that_is_missing_is_told_before_anything_runs(

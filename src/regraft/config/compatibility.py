@@ -50,7 +50,7 @@ def check(config: RunConfig) -> None:
     }
     for key, library in needed.items():
         if library and importlib.util.find_spec(library[0]) is None:
-            raise ConfigError(f"{key}: needs {library[0]}, which is not installed. Install regraft[{library[1]}].")
+            raise ConfigError(f"{key}: needs the package {library[0]}: pip install 'regraft[{library[1]}]'")
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
