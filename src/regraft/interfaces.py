@@ -715,6 +715,28 @@ class Teacher(Component, ABC):
         """
 
 
+# ----------------------------------------------------------------------------------------------- export
+
+
+class Exporter(Component, ABC):
+    """Writes a model into a folder, in a format that other programs load."""
+
+    file: ClassVar[str] = "config.json"
+    """What the folder has if the model is there in this format."""
+    uneven: ClassVar[bool] = True
+    """Whether layers may have different widths."""
+    library: ClassVar[tuple[str, str] | None] = None
+    """Module that it needs, and the extra that brings it; None: it needs none."""
+
+    @abstractmethod
+    def write(self, model: LanguageModel, folder: Path) -> None:
+        """Write the model with its tokenizer, aside first: what is in `folder` is replaced by all of it or not at all.
+
+        Raises:
+            ValueError: The format cannot hold the model; the message says why, and what to choose.
+        """
+
+
 # --------------------------------------------------------------------------------------------- tracking
 
 

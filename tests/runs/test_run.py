@@ -128,6 +128,34 @@ def test_a_saved_checkpoint_loads_without_regraft_and_evaluates_again(regraft: R
         assert _value(evaluated, metric) == pytest.approx(_value(record, metric), rel=1e-5), metric
 
 
+@pytest.mark.slow
+def test_uneven_layers_are_exported_and_what_cannot_be_exported_loses_nothing(regraft: Regraft, tmp_path: Path) -> None:
+    uneven = ["sparsity=0.5", "loss=ce", "pruner/allocation=per_layer", "+pruner.allocation.weights={0: 0}", *BRIEF]
+    saved = regraft(*uneven, "recovery=small_model_lora", "save_model=true", "export=remote_code", "sweep=saved")
+    assert saved.returncode == 0, saved.stderr
+    (record,) = records(tmp_path / "multirun" / "saved")
+    checkpoint = tmp_path / "multirun" / "saved" / record.run_id / "checkpoint"
+    assert (checkpoint / "modeling_uneven.py").exists()
+
+    # its own widths are not known before it is read: the measurements stay, and the reason is told
+    again = [f"evaluate={checkpoint}", "tracker=none", "save_model=true"]
+    refused = regraft(*again)
+    assert refused.returncode == 1 and "export=plain" in refused.stderr and "export=padded" in refused.stderr
+    (evaluated,) = records(tmp_path / "multirun" / "evaluate")
+    assert evaluated.status == "finished" and "Traceback" in (evaluated.error or "")
+    for metric in ("accuracy", "nll", "parameters"):
+        assert _value(evaluated, metric) == pytest.approx(_value(record, metric), rel=1e-5), metric
+
+    for choice, file in (("padded", "model.safetensors"), ("gguf", "model.gguf")):
+        written = regraft(*again, f"export={choice}")
+        assert written.returncode == 0, written.stderr
+        (exported,) = records(tmp_path / "multirun" / "evaluate")
+        assert exported.error is None and numbers(exported) == numbers(evaluated)
+        folder = tmp_path / "multirun" / "evaluate" / exported.run_id / "checkpoint"
+        assert (folder / file).exists() and not (folder / "modeling_uneven.py").exists()
+    assert "nothing to do" in regraft(*again, "export=gguf").stdout
+
+
 def test_a_new_metric_of_a_kept_model_trains_nothing(regraft: Regraft, tmp_path: Path) -> None:
     """Also in the middle of an iterative run, where the next pruning counts units as the dense model did."""
     iterative = ["sparsity=0.5", "loss=ce", "schedule=iterative", "schedule.steps=2", *BRIEF]

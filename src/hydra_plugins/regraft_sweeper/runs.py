@@ -124,7 +124,7 @@ class RunsSweeper(BasicSweeper):
                 refused[str(error).removeprefix(f"{' '.join(overrides)}: ")] += 1
                 continue
             name = run_id(config)
-            planned.append(Job(tuple(overrides), name, self.folder / name, config.save_model))
+            planned.append(Job(tuple(overrides), name, self.folder / name, config.model_file))
         for reason, points in refused.most_common():
             log.info("%s: %d points of the grid are left out: %s", self.folder, points, reason)
         return planned

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError
@@ -25,6 +26,7 @@ def check(config: RunConfig) -> None:
         _check_pruner(pruner, config)
     _check_budget(config)
     _check_training(config)
+    _check_export(config)
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
@@ -105,6 +107,11 @@ def _check_training(config: RunConfig) -> None:
         )
     if not schedule.during_recovery:
         return
+    if config.recovery.lora is not None:
+        raise ConfigError(
+            f"schedule={type(schedule).__name__} grows weights while the model trains, and with recovery.lora they are "
+            "frozen. Choose recovery.lora=null."
+        )
     for pruner in config.pruner.pruners:
         if pruner.structure.kind != "weights":
             raise ConfigError(
@@ -133,3 +140,23 @@ def _check_budget(config: RunConfig) -> None:
                 "for one sparsity and cannot be asked about many. Choose pruner/budget=units or "
                 "pruner/allocation=layerwise."
             )
+
+
+def _check_export(config: RunConfig) -> None:
+    prunes = config.evaluate is None and config.sparsity > 0 and "prune" in config.pipeline.repeat
+    uneven = any(
+        pruner.structure.kind in ("neurons", "heads") and not pruner.allocation.even for pruner in config.pruner.pruners
+    )
+    if config.save_model and prunes and uneven and not config.export.uneven:
+        raise ConfigError(
+            "save_model=true export=plain: must be export=padded (zeros up to the widest layer, loads anywhere) or "
+            "export=remote_code (as small as the model, loads with trust_remote_code=True) with a pruner/allocation "
+            "whose layers come to have different widths; pruner/allocation=layerwise gives them one."
+        )
+    needed = {
+        "export": config.export.library if config.save_model else None,
+        "recovery.lora": config.recovery.lora and config.recovery.lora.library,
+    }
+    for key, library in needed.items():
+        if library and importlib.util.find_spec(library[0]) is None:
+            raise ConfigError(f"{key}: needs the package {library[0]}: pip install 'regraft[{library[1]}]'")

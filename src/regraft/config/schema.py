@@ -13,9 +13,10 @@ from regraft.config.compatibility import check
 from regraft.config.components import Allowed, build, validated
 from regraft.config.ranges import ConfigError, Incompatible, require
 from regraft.evaluation.evaluation import Evaluation
-from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, Tracker
+from regraft.interfaces import Component, Exporter, Loss, Model, Schedule, Task, Teacher, Tracker
 from regraft.pruning.calibration import CalibrationQuestions
 from regraft.pruning.pruner import Pruning
+from regraft.records import CHECKPOINT
 from regraft.recovery.training import Training
 from regraft.secrets import holding
 from regraft.stages.pipeline import Pipeline
@@ -59,7 +60,7 @@ class RunConfig:
     seed: int
     """Moves the order of recovery questions, sampling, and the random criterion."""
     save_model: bool
-    """Whether the run folder gets a plain `checkpoint/`."""
+    """Whether the run folder gets a `checkpoint/`, in the format of `export`."""
     evaluate: Checkpoint | None
     """A saved model to evaluate instead of running the pipeline."""
     sweep: str | None
@@ -75,6 +76,7 @@ class RunConfig:
     recovery: Training
     pipeline: Pipeline
     evaluation: Evaluation
+    export: Exporter
     tracker: Tracker
     runtime: Runtime
 
@@ -91,6 +93,11 @@ class RunConfig:
             check(self)
         except ConfigError as error:
             raise Incompatible(str(error)) from None
+
+    @property
+    def model_file(self) -> str | None:
+        """The file, below the run folder, by which the saved model is known; None if none is saved."""
+        return f"{CHECKPOINT}/{self.export.file}" if self.save_model else None
 
 
 def told_secret(key: str) -> str:
