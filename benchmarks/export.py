@@ -2,9 +2,9 @@
 
     python -m benchmarks.export CHECKPOINT
 
-CHECKPOINT is a folder that `save_model=true` wrote, of any format that holds weights by layer. Each format is read in a
-process of its own, without Regraft: the checkpoints by transformers, GGUF by llama.cpp if the package xllamacpp is there,
-ONNX by onnxruntime. The numbers that are compared are log-probabilities of the next token after each prompt.
+CHECKPOINT is a folder that `save_model=true` wrote, of a format that transformers loads. Each format is read in a
+process of its own, without Regraft: the checkpoints by transformers, GGUF by llama.cpp if the package xllamacpp is
+there, ONNX by onnxruntime. The numbers that are compared are log-probabilities of the next token after each prompt.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ class Erk(Allocation):
     """Matrices with many weights for their rows and columns lose most."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"weights"})
+    compares_scores: ClassVar[bool] = False
 
     def losses(self, scored: Scored, sparsity: float) -> list[int]:
         units = list(scored.dense_units)
