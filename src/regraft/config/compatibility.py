@@ -41,6 +41,13 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
         )
+    pruner = config.pruner
+    if pruner.structure.kind not in pruner.criterion.kinds:
+        fits = ", ".join(sorted(pruner.criterion.kinds))
+        raise ConfigError(
+            f"pruner: {type(pruner.criterion).__name__} knows {fits}, and the units of {pruner.structure.name} are "
+            f"{pruner.structure.kind}. Choose another pruner/criterion or pruner/structure."
+        )
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import tempfile
@@ -12,6 +13,7 @@ from regraft.interfaces import LanguageModel
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 MASKS = "masks.safetensors"
 """Beside the weights of a model with masks: which of them are held at zero."""
@@ -23,7 +25,8 @@ def save(model: LanguageModel, folder: Path) -> None:
     Written aside and renamed; what was in `folder` is replaced.
 
     Raises:
-        ValueError: The layers have different widths, which no plain checkpoint can hold.
+        ValueError: The layers have different widths, or the model has parameters that its class has not: no plain
+            checkpoint can hold them.
     """
     from safetensors.torch import save_file
 
@@ -34,6 +37,12 @@ def save(model: LanguageModel, folder: Path) -> None:
         raise ValueError(
             f"save_model: the layers have different widths ({', '.join(map(str, widths))}), which a plain checkpoint "
             "cannot hold. Choose pruner/allocation=layerwise."
+        )
+    more = _unknown_to_its_class(model.model)
+    if more:
+        raise ValueError(
+            f"save_model: {type(model.model).__name__} has no place for {', '.join(more[:4])}, which would be lost "
+            "when the checkpoint is read. Choose pruner.criterion.compensate=false."
         )
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +59,15 @@ def save(model: LanguageModel, folder: Path) -> None:
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+
+
+def _unknown_to_its_class(model: PreTrainedModel) -> list[str]:
+    """Parameters that a model built from the config does not have."""
+    import torch
+
+    with torch.device("meta"):
+        built = {name for name, _ in type(model)(copy.deepcopy(model.config)).named_parameters()}
+    return [name for name, _ in model.named_parameters() if name not in built]
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:

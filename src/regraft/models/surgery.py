@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,10 @@ from regraft.models.architecture import Projection
 if TYPE_CHECKING:
     import torch
     from torch import nn
+    from transformers import PreTrainedModel
+
+BIAS_KEYS = ("mlp_bias", "attention_bias")
+"""Config keys by which architectures give the linear maps of a block biases."""
 
 
 def owned(name: str, projection: Projection, index: torch.Tensor, side: Literal["writes", "reads"]) -> list[Part]:
@@ -35,6 +40,34 @@ def consecutive(units: int, width: int = 1) -> torch.Tensor:
     import torch
 
     return torch.arange(units * width).view(units, width)
+
+
+def give_biases(model: PreTrainedModel, modules: Iterable[nn.Module]) -> None:
+    """Zero biases for linear maps that have none.
+
+    Where a key of the model's config gives them to the whole block, the other maps of the block get zero biases too,
+    and the config says so: a plain checkpoint then holds them. Elsewhere the config stays as it is.
+    """
+    import torch
+    from torch import nn
+
+    lacking = {id(module) for module in modules if module.bias is None}
+    names = {f"{name}.bias" for name, module in model.named_modules() if id(module) in lacking}
+    there = {name for name, _ in model.named_parameters()}
+    config = model.config.get_text_config()
+    for key in BIAS_KEYS:
+        if names and getattr(config, key, None) is False:
+            told = copy.deepcopy(model.config)
+            setattr(told.get_text_config(), key, True)
+            with torch.device("meta"):
+                more = {name for name, _ in type(model)(told).named_parameters()} - there
+            if more & names:
+                setattr(config, key, True)
+                names |= more
+    for name in names:
+        module: Any = model.get_submodule(name.removesuffix(".bias"))
+        zeros = module.weight.new_zeros(len(module.weight))
+        module.bias = nn.Parameter(zeros, requires_grad=module.weight.requires_grad)
 
 
 def cut(groups: Iterable[Group], keep: Iterable[torch.Tensor]) -> None:
