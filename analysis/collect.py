@@ -36,7 +36,7 @@ OWN_COLUMN = ("seed", "sparsity", "task.train_size", "task.subset")
 EXPLAINED = {"teacher_parameters": "teacher"}
 """Column -> config key whose settings it tells in short."""
 
-NEUTRAL = frozenset({"tracker", "runtime", "paths", "save_model", "sweep", "hydra"})
+NEUTRAL = frozenset({"tracker", "runtime", "paths", "save_model", "export", "sweep", "hydra"})
 """Top-level config keys that cannot change a result."""
 
 RUN_COLUMNS = {

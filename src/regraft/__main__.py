@@ -64,7 +64,7 @@ def task(composed: DictConfig) -> None:
 
 
 def _one(config: RunConfig, folder: Path, composed: DictConfig, settings: DictConfig) -> RunFailed | None:
-    if is_finished(folder, config.save_model):
+    if is_finished(folder, config.model_file):
         sys.stdout.write(f"{folder}: finished before; nothing to do.\n")
         return None
     from regraft.run import run

@@ -233,6 +233,8 @@ class Part:
     side: Literal["writes", "reads", "scales"]
     """`writes`: rows of a linear map, which make the unit's activation; `reads`: columns, which take it up; `scales`:
     a norm's weight for it."""
+    unit: int | None = None
+    """The one unit that owns it, of which `index` speaks alone; None: `index` has a line for each unit of the group."""
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -272,20 +274,41 @@ class Group:
 
     def weights(self) -> dict[str, torch.Tensor]:
         """Name of each matrix -> (units, numbers): what each unit owns of it, without graph."""
-        return {
-            part.name: part.of(part.parameter.detach())
-            for part in self.parts
-            if part.attribute == "weight" and part.side != "scales"
-        }
+        return self.gather(lambda part: part.parameter.detach())
 
     def gradients(self) -> dict[str, torch.Tensor]:
         """As `weights`, of the gradients that were left there by a backward pass."""
-        gradients = {}
+
+        def gradient(part: Part) -> torch.Tensor:
+            assert part.parameter.grad is not None, f"{self.name}: {part.name} has no gradient"
+            return part.parameter.grad
+
+        return self.gather(gradient)
+
+    def gather(self, tensor: Callable[[Part], torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Name of each matrix -> (units, numbers): what each unit owns of a tensor of the matrix's shape.
+
+        Matrices of one name stand side by side (those of all layers, for a channel of the residual stream), or each
+        unit has its own (layers): then the lines of smaller ones end in zeros, which move no norm and no sum.
+
+        Args:
+            tensor: Of the shape of the part's parameter.
+        """
+        import torch
+
+        found: dict[str, list[torch.Tensor]] = {}
+        lines: dict[str, list[torch.Tensor]] = {}
         for part in self.parts:
             if part.attribute == "weight" and part.side != "scales":
-                assert part.parameter.grad is not None, f"{self.name}: {part.name} has no gradient"
-                gradients[part.name] = part.of(part.parameter.grad)
-        return gradients
+                owned = part.of(tensor(part))
+                if part.unit is None:
+                    found.setdefault(part.name, []).append(owned)
+                else:
+                    lines.setdefault(part.name, []).append(owned[0])
+        gathered = {name: each[0] if len(each) == 1 else torch.cat(each, dim=1) for name, each in found.items()}
+        return gathered | {
+            name: torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for name, each in lines.items()
+        }
 
     @property
     def readers(self) -> tuple[Part, ...]:
@@ -353,8 +376,16 @@ class PruningContext:
     sparsity: float = 0.0
     """Share of the dense model's units that shall be gone after this step."""
     data: Calibration | None = None
-    report: Callable[[Mapping[str, Any]], None] = field(default=lambda told: None)
+    dense: Callable[[], LanguageModel] | None = None
+    """The dense model, to look at: for budgets that are shares of it."""
+    length: Callable[[], int] | None = None
+    """Mean tokens of an evaluation question with one choice: for budgets of what one more token costs."""
+    is_last: bool = True
+    """Whether this is the schedule's last step, after which a budget must hold."""
+    report: Callable[[Mapping[str, Any]], None] = lambda told: None
     """Takes plain data on how it was decided for the stage's record."""
+    once: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
+    """Plain data that was measured under a name: what it was the first time, if the stage is done again."""
     measured: dict[str, Any] = field(default_factory=dict)
     """What a criterion measured for its scores and needs again to adjust weights: so it is measured once."""
 
@@ -501,6 +532,8 @@ class Allocation(Component, ABC):
     """Whether every group loses the same share."""
     compares_scores: ClassVar[bool] = True
     """Whether it needs the scores of all groups at once; otherwise it may be given none."""
+    searches: ClassVar[bool] = False
+    """Whether it tries models out, so that it cannot be asked about many shares to find one that meets a budget."""
     kinds: ClassVar[frozenset[Kind]] = frozenset(get_args(Kind))
     """Kinds of units that it can share out."""
 
@@ -511,7 +544,8 @@ class Allocation(Component, ABC):
 
     def fits(self, structure: Structure) -> bool:
         """Whether there is anything to decide: groups that may lose unlike shares, or the same share for all."""
-        return self.even or not (structure.even or structure.kind in ("hidden", "layers"))
+        decides = self.even or not (structure.even or structure.kind in ("hidden", "layers"))
+        return decides and structure.kind in self.kinds
 
     @abstractmethod
     def losses(self, scored: Scored, sparsity: float) -> list[int]:
@@ -519,6 +553,53 @@ class Allocation(Component, ABC):
 
         Raises:
             ConfigError: A group would lose more than it may.
+        """
+
+
+class Removal(ABC):
+    """What a pruner would take out, by how much: units are scored, and nothing is gone yet."""
+
+    name: str
+    """Tells the removals of one stage apart."""
+    most: float
+    """The largest amount."""
+
+    @abstractmethod
+    def parameters(self, amount: float) -> int:
+        """Of the whole model, after this amount is gone: by a formula, nothing is cut.
+
+        Args:
+            amount: The share of the dense model's units; of several structures what their weights multiply.
+
+        Raises:
+            ConfigError: A group would lose more than it may.
+        """
+
+    @abstractmethod
+    def macs(self, amount: float, context: int) -> int:
+        """Multiply-accumulates of a token at the end of `context` tokens, as `parameters`."""
+
+    @abstractmethod
+    def candidate(self, amount: float) -> LanguageModel:
+        """A copy of the model of which this amount is gone: for its shape, its weights are not made up for."""
+
+
+class Budget(Component, ABC):
+    """Of what `sparsity` is the share, or what the pruned model may cost at most."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset(get_args(Kind))
+    """Kinds of units that save some of it when they go."""
+    tries: ClassVar[bool] = True
+    """Whether it asks the allocation about many amounts."""
+    reads_length: ClassVar[bool] = False
+    """Whether it depends on how long the evaluation's questions are."""
+
+    @abstractmethod
+    def amount(self, removal: Removal, sparsity: float, context: PruningContext) -> float:
+        """How much is to be taken out, and reports what it comes to.
+
+        Raises:
+            ConfigError: It cannot be met; the message says what can be reached.
         """
 
 
@@ -633,6 +714,28 @@ class Teacher(Component, ABC):
 
         Raises:
             ValueError: Teacher and student differ in vocabulary.
+        """
+
+
+# ----------------------------------------------------------------------------------------------- export
+
+
+class Exporter(Component, ABC):
+    """Writes a model into a folder, in a format that other programs load."""
+
+    file: ClassVar[str] = "config.json"
+    """What the folder has if the model is there in this format."""
+    uneven: ClassVar[bool] = True
+    """Whether layers may have different widths."""
+    library: ClassVar[tuple[str, str] | None] = None
+    """Module that it needs, and the extra that brings it; None: it needs none."""
+
+    @abstractmethod
+    def write(self, model: LanguageModel, folder: Path) -> None:
+        """Write the model with its tokenizer, aside first: what is in `folder` is replaced by all of it or not at all.
+
+        Raises:
+            ValueError: The format cannot hold the model; the message says why, and what to choose.
         """
 
 

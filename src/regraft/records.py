@@ -7,7 +7,7 @@
 * `training.parquet`: one line per optimizer step, with the columns of `TRAINING_COLUMNS`; absent if nothing trained.
 * `scores.parquet`: histograms of the scores by which units were removed, with the columns of `SCORE_COLUMNS`; absent if
   nothing was removed, or by a version that did not keep them.
-* `run.log`, `checkpoint/` (with `save_model=true`), and the tracker's own files.
+* `run.log`, `checkpoint/` (with `save_model=true`, in the format of `export`), and the tracker's own files.
 * `.claim`: locked by the process that does the run; `.begun`: there from its start to its end.
 
 `multirun/<sweep>/manifest.json` is a `Manifest`: which runs were asked for, written before the first of them starts.
@@ -62,7 +62,8 @@ TRAINING_COLUMNS = {
 SCORE_COLUMNS = {
     "stage_index": "int; the prune stage",
     "stage": "str; its name",
-    "layer": "int; counted from 0",
+    "structure": "str; what was pruned",
+    "layer": "int; of the dense model, counted from 0",
     "low": "float; lower end of a bin of scores",
     "high": "float; its upper end, which belongs to the next bin except for the last",
     "units": "int; units with a score in the bin",
@@ -140,6 +141,7 @@ class Record:
     sweep: str
     status: Literal["finished", "failed"]
     error: str | None
+    """Of a failed run; or of a finished one, why its model could not be exported."""
     config: dict[str, Any]
     choices: dict[str, str]
     environment: dict[str, Any]
@@ -240,12 +242,12 @@ def was_killed(folder: Path) -> bool:
     return (Path(folder) / BEGUN).is_file() and not is_running(folder)
 
 
-def is_finished(folder: Path, save_model: bool = False) -> bool:
+def is_finished(folder: Path, model_file: str | None = None) -> bool:
     """Whether `folder` holds the record of a finished run; a torn record does not count.
 
     Args:
         folder: The run's folder.
-        save_model: Whether its checkpoint must be there too.
+        model_file: What must be there of its saved model.
 
     Raises:
         SchemaError: The record was written by another version of regraft: running again would overwrite it.
@@ -256,7 +258,7 @@ def is_finished(folder: Path, save_model: bool = False) -> bool:
         raise
     except (FileNotFoundError, ValueError):
         return False
-    return finished and (not save_model or (Path(folder) / CHECKPOINT / "config.json").is_file())
+    return finished and (model_file is None or (Path(folder) / model_file).is_file())
 
 
 def _write(path: Path, plain: dict[str, Any]) -> None:

@@ -111,9 +111,7 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
             model = walk(context, outcomes)
             _save_tables(folder, outcomes)
             _save_questions(folder, context)
-            if config.save_model:
-                export.save(model.read(), folder / CHECKPOINT)
-            record = replace(record, status="finished")
+            record = replace(record, status="finished", error=_exported(model, folder, context))
         except Exception as error:
             # the traceback holds models alive; it is kept as text
             told = memory.told(error) if is_out_of_memory(error) else f"{error}" or type(error).__name__
@@ -135,6 +133,18 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         for stage in plan(config):
             context.progress(stage.key).path.unlink(missing_ok=True)
     return record
+
+
+def _exported(model: Lineage, folder: Path, context: Context) -> str | None:
+    """Save the model if asked; why it could not be, which is no reason to lose what was measured."""
+    config = context.config
+    if not config.save_model:
+        return None
+    try:
+        config.export.write(model.read(), folder / CHECKPOINT)
+    except Exception as error:
+        return redact(f"{error}\n\n{traceback.format_exc()}")
+    return None
 
 
 def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Lineage:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from architectures import ARCHITECTURES, INTERMEDIATE, LAYERS, VOCABULARY, tiny_model
+from architectures import ARCHITECTURES, LAYERS, VOCABULARY
+from cutting import cut_model
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -17,20 +16,17 @@ from transformers import PreTrainedTokenizerFast
 
 from regraft.interfaces import LanguageModel
 from regraft.models import export
-from regraft.pruning.structures.mlp_neurons import MlpNeurons
+from regraft.models.architecture import mlp_blocks
 
 TOKENS = torch.arange(3, 51).remainder(VOCABULARY).view(2, 24)
 
 
 def language_model(architecture: str, *widths: int, dtype: torch.dtype = torch.float32) -> LanguageModel:
-    """A tiny model with a tokenizer; `widths` are the neurons that its layers keep, the last ones."""
+    """A tiny model with a tokenizer; `widths` are the neurons that its layers keep."""
     words = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", "how", "many", "legs"])}
     tokenizer = Tokenizer(WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
-    model = tiny_model(architecture).to(dtype)  # type: ignore[arg-type]
-    if widths:
-        keep = [torch.arange(INTERMEDIATE) >= INTERMEDIATE - width for width in widths]
-        MlpNeurons().remove(LanguageModel(model=model, tokenizer=None), keep)  # type: ignore[arg-type]
+    model = cut_model(architecture, neurons=widths).to(dtype)  # type: ignore[arg-type]
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
     return LanguageModel(model=model, tokenizer=fast)
 
@@ -38,33 +34,6 @@ def language_model(architecture: str, *widths: int, dtype: torch.dtype = torch.f
 @torch.no_grad()
 def logits(model: LanguageModel) -> torch.Tensor:
     return model.model(input_ids=TOKENS).logits
-
-
-def test_pruned_checkpoints_load_in_a_process_that_never_imports_regraft(tmp_path: Path) -> None:
-    """One process for all architectures: starting it is what takes long."""
-    for architecture in ARCHITECTURES:
-        model = language_model(architecture, *[19] * LAYERS)
-        export.save(model, tmp_path / architecture)
-        save_file({"logits": logits(model)}, tmp_path / f"{architecture}.logits")
-    code = f"""
-import sys, torch
-from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
-torch.set_num_threads(1)
-for name in {ARCHITECTURES!r}:
-    folder = {str(tmp_path)!r} + "/" + name
-    model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
-    assert not any(info.values()), (name, info)
-    tokens = torch.arange(3, 51).remainder({VOCABULARY}).view(2, 24)
-    with torch.no_grad():
-        logits = model.eval()(input_ids=tokens).logits
-    torch.testing.assert_close(logits, load_file(folder + ".logits")["logits"], atol=1e-6, rtol=0)
-    assert AutoTokenizer.from_pretrained(folder)("how many legs").input_ids == [3, 4, 5], name
-    assert model.generate(tokens[:1], max_new_tokens=2, do_sample=False, pad_token_id=2).shape[1] > 24
-assert not any(name.split(".")[0] == "regraft" for name in sys.modules)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -78,7 +47,7 @@ def test_load_gives_back_what_was_saved(architecture: str, dtype: torch.dtype, t
     assert all(torch.equal(weights[name], weight) for name, weight in model.model.state_dict().items())
     if dtype == torch.float32:  # `.to(bfloat16)` also rounds the frequencies of the positions, which are no weights
         assert torch.equal(logits(loaded), logits(model))
-    assert MlpNeurons().units(loaded.model) == [19] * LAYERS
+    assert [block.units for block in mlp_blocks(loaded.model)] == [19] * LAYERS
     assert export.load(tmp_path / "checkpoint", dtype=torch.float64).model.dtype == torch.float64
 
 
@@ -88,12 +57,6 @@ def test_the_checkpoint_is_as_small_as_the_model(tmp_path: Path) -> None:
     stored = load_file(tmp_path / "checkpoint" / "model.safetensors")
     assert sum(tensor.numel() for tensor in stored.values()) == model.model.num_parameters()
     assert not list((tmp_path / "checkpoint").glob("*.bin"))
-
-
-def test_widths_that_differ_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"different widths \(19, 19, 20\).*layerwise"):
-        export.save(language_model("llama", 19, 19, 20), tmp_path / "checkpoint")
-    assert not list(tmp_path.iterdir())
 
 
 def test_saving_again_replaces_all_of_it(tmp_path: Path) -> None:

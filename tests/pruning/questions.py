@@ -80,3 +80,19 @@ class Made(Calibration):
 
     def train(self, *arguments: object, **named: object) -> None:
         raise AssertionError("nobody trains here")
+
+
+def sequences(question: EncodedQuestion) -> Iterator[tuple[list[int], range]]:
+    """The question alone and with each choice as plain token sequences, and which positions are new in each."""
+    yield list(question.context), range(len(question.context))
+    for choice in question.choices:
+        if len(choice) > 1:
+            yield (
+                [*question.context, *choice[:-1]],
+                range(len(question.context), len(question.context) + len(choice) - 1),
+            )
+
+
+def with_other_answers(questions: Sequence[EncodedQuestion]) -> list[EncodedQuestion]:
+    """The same questions, each with the next choice for its answer."""
+    return [replace(question, answer=((question.answer or 0) + 1) % len(question.choices)) for question in questions]

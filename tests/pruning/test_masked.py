@@ -226,7 +226,7 @@ def test_the_command_line_builds_them() -> None:
         (["pruner/structure=n_m", "pruner/allocation=per_layer"], "a pattern that fixes the share"),
         (
             ["pruner=weights", "pruner/criterion=sparsegpt", "pruner/allocation=global"],
-            r"GlobalThreshold: compares the scores .* SparseGPT .*sequential=false",
+            r"GlobalThreshold compares the scores .* SparseGPT .*sequential=false",
         ),
     ],
 )

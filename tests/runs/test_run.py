@@ -52,7 +52,7 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
 
 
 def test_a_run_keeps_what_its_units_scored_and_what_it_was_asked(regraft: Regraft, tmp_path: Path) -> None:
-    result = regraft("-m", "sparsity=0,0.25", "loss=none", "sweep=mine", *BRIEF)
+    result = regraft("-m", "sparsity=0,0.25", "loss=none", "evaluation.questions=50", "sweep=mine", *BRIEF)
     assert result.returncode == 0, result.stderr
     sweep = tmp_path / "multirun" / "mine"
     by = {record.config["sparsity"]: record for record in records(sweep)}
@@ -74,7 +74,8 @@ def test_a_run_keeps_what_its_units_scored_and_what_it_was_asked(regraft: Regraf
     assert set(questions.columns) == set(QUESTION_COLUMNS)
     answers = pandas.read_parquet(sweep / by[0.25].run_id / "predictions.parquet").query("stage_index == 5")
     asked = answers.merge(questions, on=["split", "id"], validate="one_to_one")
-    assert len(asked) == len(answers) == len(questions)
+    assert len(asked) == len(answers) == len(questions) == 50
+    assert {row.n for row in by[0.25].rows if (row.metric, row.split) == ("accuracy", "test")} == {50}
     assert (asked["choices"].map(len) == asked["scores"].map(len)).all() and (asked["question"] != "").all()
 
 
@@ -125,6 +126,34 @@ def test_a_saved_checkpoint_loads_without_regraft_and_evaluates_again(regraft: R
     (evaluated,) = records(tmp_path / "multirun" / "evaluate")
     for metric in ("accuracy", "nll", "dense_kl", "parameters"):
         assert _value(evaluated, metric) == pytest.approx(_value(record, metric), rel=1e-5), metric
+
+
+@pytest.mark.slow
+def test_uneven_layers_are_exported_and_what_cannot_be_exported_loses_nothing(regraft: Regraft, tmp_path: Path) -> None:
+    uneven = ["sparsity=0.5", "loss=ce", "pruner/allocation=per_layer", "+pruner.allocation.weights={0: 0}", *BRIEF]
+    saved = regraft(*uneven, "recovery=small_model_lora", "save_model=true", "export=remote_code", "sweep=saved")
+    assert saved.returncode == 0, saved.stderr
+    (record,) = records(tmp_path / "multirun" / "saved")
+    checkpoint = tmp_path / "multirun" / "saved" / record.run_id / "checkpoint"
+    assert (checkpoint / "modeling_uneven.py").exists()
+
+    # its own widths are not known before it is read: the measurements stay, and the reason is told
+    again = [f"evaluate={checkpoint}", "tracker=none", "save_model=true"]
+    refused = regraft(*again)
+    assert refused.returncode == 1 and "export=plain" in refused.stderr and "export=padded" in refused.stderr
+    (evaluated,) = records(tmp_path / "multirun" / "evaluate")
+    assert evaluated.status == "finished" and "Traceback" in (evaluated.error or "")
+    for metric in ("accuracy", "nll", "parameters"):
+        assert _value(evaluated, metric) == pytest.approx(_value(record, metric), rel=1e-5), metric
+
+    for choice, file in (("padded", "model.safetensors"), ("gguf", "model.gguf")):
+        written = regraft(*again, f"export={choice}")
+        assert written.returncode == 0, written.stderr
+        (exported,) = records(tmp_path / "multirun" / "evaluate")
+        assert exported.error is None and numbers(exported) == numbers(evaluated)
+        folder = tmp_path / "multirun" / "evaluate" / exported.run_id / "checkpoint"
+        assert (folder / file).exists() and not (folder / "modeling_uneven.py").exists()
+    assert "nothing to do" in regraft(*again, "export=gguf").stdout
 
 
 def test_a_new_metric_of_a_kept_model_trains_nothing(regraft: Regraft, tmp_path: Path) -> None:

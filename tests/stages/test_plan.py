@@ -57,10 +57,45 @@ def test_what_is_measured_before_recovery_is_what_no_recovery_measures(composed:
 
 
 @pytest.mark.parametrize(
-    "neutral", ["tracker=none", "save_model=true", "sweep=other", "runtime.threads=2", "runtime.cache=elsewhere"]
+    "neutral",
+    [
+        *("tracker=none", "save_model=true", "sweep=other", "runtime.threads=2", "runtime.cache=elsewhere"),
+        *("save_model=true export=padded", "export=remote_code", "export=gguf export.weights=float16"),
+    ],
 )
 def test_what_cannot_change_the_result_moves_no_id(composed: Composed, neutral: str) -> None:
-    assert run_id(composed(neutral)) == run_id(composed())
+    assert run_id(composed(*neutral.split())) == run_id(composed())
+
+
+def test_adapters_move_the_ids_of_what_trains_by_them(composed: Composed) -> None:
+    plain, lora = composed("recovery=small_model"), composed("recovery=small_model_lora")
+    assert [keys(plain)[key] == keys(lora)[key] for key in keys(plain)] == [True] * 4 + [False] * 2
+    assert run_id(composed("recovery=small_model_lora", "recovery.lora.rank=4")) != run_id(lora)
+    same = composed("recovery=small_model_lora", "recovery.lora=null", "recovery.learning_rate=3e-4")
+    assert run_id(same) == run_id(plain)
+
+
+def test_a_plain_checkpoint_of_uneven_layers_is_refused_before_anything_runs(composed: Composed) -> None:
+    uneven = ["pruner/allocation=per_layer", "save_model=true"]
+    with pytest.raises(ConfigError, match="export=plain: must be export=padded .* or export=remote_code"):
+        composed(*uneven)
+    for choice in (["export=padded"], ["export=remote_code"], ["export=gguf"], ["sparsity=0"], ["save_model=false"]):
+        composed(*uneven, *choice)
+
+
+@pytest.mark.parametrize(
+    ("choices", "told"),
+    [
+        (["recovery=small_model_lora"], r"recovery\.lora: needs the package peft: .*regraft\[lora\]"),
+        (["save_model=true", "export=onnx"], r"export: needs the package onnxscript: .*regraft\[onnx\]"),
+    ],
+)
+def test_a_library_that_is_missing_is_told_before_anything_runs(
+    composed: Composed, monkeypatch: pytest.MonkeyPatch, choices: list[str], told: str
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=told):
+        composed(*choices)
 
 
 def test_runs_of_one_prefix_share_its_keys(composed: Composed) -> None:

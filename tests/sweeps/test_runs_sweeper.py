@@ -63,7 +63,7 @@ class Sweep:
         return self.launches.pop(0)(names)
 
     def run(self, *names: str) -> dict[str, str]:
-        return self.sweeper._run([Job((name,), name, self.folder / name, False) for name in names])
+        return self.sweeper._run([Job((name,), name, self.folder / name, None) for name in names])
 
 
 def finish(folder: Path) -> Launch:

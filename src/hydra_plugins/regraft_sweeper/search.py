@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NEUTRAL = ("tracker", "runtime", "save_model", "sweep", "evaluate")
+NEUTRAL = ("tracker", "runtime", "save_model", "export", "sweep", "evaluate")
 """Top-level keys that are not named when a search differs: they change no result."""
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
+    from regraft.pruning.pruner import Pruner
 
 SAME = 1e-4
 """Sparsities nearer than this are one: 0.6667 is what 1:3 leaves out."""
@@ -19,34 +21,20 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: Naming both choices and what to choose instead.
     """
+    _check_labels(config)
+    for pruner in config.pruner.pruners:
+        _check_pruner(pruner, config)
+    _check_budget(config)
+    _check_training(config)
+    _check_export(config)
+    if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
+        raise ConfigError(
+            f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
+        )
+
+
+def _check_labels(config: RunConfig) -> None:
     task = config.task
-    pruner = config.pruner
-    if not pruner.allocation.fits(pruner.structure):
-        raise ConfigError(
-            f"pruner.allocation={type(pruner.allocation).__name__}: shares units out among groups, but "
-            f"{type(pruner.structure).__name__} has one group, or a pattern that fixes the share of each. "
-            "Choose pruner/allocation=layerwise."
-        )
-    only = pruner.structure.only_sparsity
-    targets = config.schedule.targets(config.sparsity)
-    if only is not None and any(target != 0 and abs(target - only) > SAME for target in targets):
-        steps = "" if len(targets) == 1 else f", in steps of {', '.join(f'{target:g}' for target in targets)}"
-        raise ConfigError(
-            f"sparsity={config.sparsity}{steps}: must be 0 or {round(only, 4):g} with "
-            f"{type(pruner.structure).__name__}, whose pattern says how many weights stay. "
-            f"Choose sparsity={round(only, 4):g} and schedule=one_shot."
-        )
-    if pruner.in_turn and pruner.allocation.compares_scores:
-        raise ConfigError(
-            f"pruner.allocation={type(pruner.allocation).__name__}: compares the scores of all groups, but "
-            f"{type(pruner.criterion).__name__} scores a layer after those before it are pruned. "
-            "Choose pruner/allocation=layerwise, or pruner.criterion.sequential=false."
-        )
-    if pruner.shuffled and pruner.criterion.chooses:
-        raise ConfigError(
-            f"pruner.shuffled=true: must be false with {type(pruner.criterion).__name__}, which chooses weights while "
-            "it changes them. Shuffle another criterion, such as pruner/criterion=magnitude."
-        )
     if not task.labelled:
         if "labels" in config.loss.needs:
             raise ConfigError(
@@ -71,37 +59,114 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
         )
+
+
+def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
+    criterion, structure, allocation = pruner.criterion, pruner.structure, pruner.allocation
+    if structure.kind not in criterion.kinds:
+        fits = ", ".join(sorted(criterion.kinds))
+        raise ConfigError(
+            f"pruner: {type(criterion).__name__} knows {fits}, and the units of {structure.name} are "
+            f"{structure.kind}. Choose another pruner/criterion or pruner/structure."
+        )
+    if structure.kind not in allocation.kinds:
+        raise ConfigError(
+            f"pruner: {type(allocation).__name__} shares out {', '.join(sorted(allocation.kinds))}, and the units of "
+            f"{structure.name} are {structure.kind}. Choose another pruner/allocation or pruner/structure."
+        )
+    if not allocation.fits(structure):
+        raise ConfigError(
+            f"pruner.allocation={type(allocation).__name__}: shares units out among groups, but "
+            f"{type(structure).__name__} has one group, or a pattern that fixes the share of each. "
+            "Choose pruner/allocation=layerwise."
+        )
+    only = structure.only_sparsity
+    targets = config.schedule.targets(config.sparsity)
+    if only is not None and any(target != 0 and abs(target - only) > SAME for target in targets):
+        steps = "" if len(targets) == 1 else f", in steps of {', '.join(f'{target:g}' for target in targets)}"
+        raise ConfigError(
+            f"sparsity={config.sparsity}{steps}: must be 0 or {round(only, 4):g} with "
+            f"{type(structure).__name__}, whose pattern says how many weights stay. "
+            f"Choose sparsity={round(only, 4):g} and schedule=one_shot."
+        )
+    if pruner.in_turn and (allocation.compares_scores or config.pruner.budget.tries):
+        chosen = type(allocation if allocation.compares_scores else config.pruner.budget)
+        raise ConfigError(
+            f"pruner: {chosen.__name__} compares the scores of all groups, but {type(criterion).__name__} scores a "
+            "layer after those before it are pruned. Choose pruner/allocation=layerwise and pruner/budget=units, or "
+            "pruner.criterion.sequential=false."
+        )
+    if pruner.shuffled and criterion.chooses:
+        raise ConfigError(
+            f"pruner.shuffled=true: must be false with {type(criterion).__name__}, which chooses weights while it "
+            "changes them. Shuffle another criterion, such as pruner/criterion=magnitude."
+        )
+
+
+def _check_training(config: RunConfig) -> None:
     pipeline, schedule = config.pipeline, config.schedule
-    for component in (pruner.criterion, pruner.allocation):
-        if pruner.structure.kind not in component.kinds:
-            fits = ", ".join(sorted(component.kinds))
-            raise ConfigError(
-                f"pruner: {type(component).__name__} knows {fits}, and the units of {pruner.structure.name} are "
-                f"{pruner.structure.kind}. Choose another pruner/structure, or another criterion or allocation."
-            )
-    several = len(schedule.targets(config.sparsity)) > 1
-    if several and "initialise" in pipeline.repeat:
+    if len(schedule.targets(config.sparsity)) > 1 and "initialise" in pipeline.repeat:
         raise ConfigError(
             "pipeline draws the weights anew at each step of the schedule, so that all but the last recovery would be "
             "lost. Choose schedule=one_shot."
         )
-    if schedule.during_recovery:
+    if not schedule.during_recovery:
+        return
+    if config.recovery.lora is not None:
+        raise ConfigError(
+            f"schedule={type(schedule).__name__} grows weights while the model trains, and with recovery.lora they are "
+            "frozen. Choose recovery.lora=null."
+        )
+    for pruner in config.pruner.pruners:
         if pruner.structure.kind != "weights":
             raise ConfigError(
                 f"schedule={type(schedule).__name__} moves masks while the model trains, and {pruner.structure.name} "
                 "has none: its units are cut out. Choose pruner/structure=weights."
             )
-        if only is not None:
+        if pruner.structure.only_sparsity is not None:
             raise ConfigError(
                 f"schedule={type(schedule).__name__} moves single weights, which breaks the pattern of "
                 f"{pruner.structure.name}. Choose pruner/structure=weights."
             )
-        if config.runtime.shard:
-            raise ConfigError(
-                f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole "
-                "matrices."
-            )
-    if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
+    if config.runtime.shard:
         raise ConfigError(
-            f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
+            f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole matrices."
         )
+
+
+def _check_budget(config: RunConfig) -> None:
+    budget = config.pruner.budget
+    chosen = f"pruner/budget={type(budget).__name__.lower()}"
+    for pruner in config.pruner.pruners:
+        structure, allocation = pruner.structure, pruner.allocation
+        if structure.kind not in budget.kinds:
+            raise ConfigError(
+                f"{chosen}: must be a budget of which pruner/structure={structure.name} saves some: a model computes "
+                f"as much without its {structure.kind}. Choose pruner/budget=units or parameters."
+            )
+        if budget.tries and allocation.searches:
+            raise ConfigError(
+                f"{chosen}: must be units with pruner.allocation={type(allocation).__name__}, which tries models out "
+                "for one sparsity and cannot be asked about many. Choose pruner/budget=units or "
+                "pruner/allocation=layerwise."
+            )
+
+
+def _check_export(config: RunConfig) -> None:
+    prunes = config.evaluate is None and config.sparsity > 0 and "prune" in config.pipeline.repeat
+    uneven = any(
+        pruner.structure.kind in ("neurons", "heads") and not pruner.allocation.even for pruner in config.pruner.pruners
+    )
+    if config.save_model and prunes and uneven and not config.export.uneven:
+        raise ConfigError(
+            "save_model=true export=plain: must be export=padded (zeros up to the widest layer, loads anywhere) or "
+            "export=remote_code (as small as the model, loads with trust_remote_code=True) with a pruner/allocation "
+            "whose layers come to have different widths; pruner/allocation=layerwise gives them one."
+        )
+    needed = {
+        "export": config.export.library if config.save_model else None,
+        "recovery.lora": config.recovery.lora and config.recovery.lora.library,
+    }
+    for key, library in needed.items():
+        if library and importlib.util.find_spec(library[0]) is None:
+            raise ConfigError(f"{key}: needs the package {library[0]}: pip install 'regraft[{library[1]}]'")

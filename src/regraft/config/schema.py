@@ -11,11 +11,12 @@ from typing import Any, Literal, get_type_hints
 from regraft.config.checkpoint import Checkpoint
 from regraft.config.compatibility import check
 from regraft.config.components import Allowed, build, validated
-from regraft.config.ranges import ConfigError, require
+from regraft.config.ranges import ConfigError, Incompatible, require
 from regraft.evaluation.evaluation import Evaluation
-from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, Tracker
+from regraft.interfaces import Component, Exporter, Loss, Model, Schedule, Task, Teacher, Tracker
 from regraft.pruning.calibration import CalibrationQuestions
-from regraft.pruning.pruner import Pruner
+from regraft.pruning.pruner import Pruning
+from regraft.records import CHECKPOINT
 from regraft.recovery.training import Training
 from regraft.secrets import holding
 from regraft.stages.pipeline import Pipeline
@@ -55,11 +56,11 @@ class RunConfig:
     """Everything that one run is told."""
 
     sparsity: float
-    """Share of the units of each pruned block to remove, in [0, 1)."""
+    """Share to remove, in [0, 1): of the units of each pruned block, or of what `pruner.budget` counts."""
     seed: int
     """Moves the order of recovery questions, sampling, and the random criterion."""
     save_model: bool
-    """Whether the run folder gets a plain `checkpoint/`."""
+    """Whether the run folder gets a `checkpoint/`, in the format of `export`."""
     evaluate: Checkpoint | None
     """A saved model to evaluate instead of running the pipeline."""
     sweep: str | None
@@ -67,7 +68,7 @@ class RunConfig:
     model: Model
     task: Task
     preparation: AsLoaded | FineTune
-    pruner: Pruner
+    pruner: Pruning
     calibration: CalibrationQuestions
     schedule: Schedule
     loss: Loss
@@ -75,6 +76,7 @@ class RunConfig:
     recovery: Training
     pipeline: Pipeline
     evaluation: Evaluation
+    export: Exporter
     tracker: Tracker
     runtime: Runtime
 
@@ -87,7 +89,15 @@ class RunConfig:
             "0.5 removes half of the units of each pruned block.",
         )
         require(self.seed >= 0, "seed", self.seed, "at least 0")
-        check(self)
+        try:
+            check(self)
+        except ConfigError as error:
+            raise Incompatible(str(error)) from None
+
+    @property
+    def model_file(self) -> str | None:
+        """The file, below the run folder, by which the saved model is known; None if none is saved."""
+        return f"{CHECKPOINT}/{self.export.file}" if self.save_model else None
 
 
 def told_secret(key: str) -> str:

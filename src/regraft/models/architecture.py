@@ -83,6 +83,7 @@ class MLP:
 class Attention:
     """An attention block: either `query`, `key` and `value`, or all of them in `fused`; the others are None."""
 
+    module: nn.Module
     query: Projection | None
     key: Projection | None
     value: Projection | None
@@ -94,9 +95,33 @@ class Attention:
     """Heads of keys and of values; each serves `heads / key_value_heads` query heads."""
     head_dim: int
 
+    @property
+    def inward(self) -> dict[str, Projection]:
+        """What reads the hidden states; all three in one go by the name of the first."""
+        named = {"query": self.query or self.fused, "key": self.key, "value": self.value}
+        return {name: projection for name, projection in named.items() if projection is not None}
+
+    @property
+    def norms(self) -> dict[str, nn.Module]:
+        """Name -> module of each norm inside the block."""
+        return {
+            name: child
+            for name, child in self.module.named_children()
+            if not is_linear(child) and getattr(child, "weight", None) is not None
+        }
+
 
 def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     """The decoder layers, first to last.
+
+    Raises:
+        ValueError: The model has no list of like modules.
+    """
+    return list(decoder_list(model))
+
+
+def decoder_list(model: PreTrainedModel) -> nn.ModuleList:
+    """The list in which the model keeps its decoder layers.
 
     Raises:
         ValueError: The model has no list of like modules.
@@ -112,7 +137,7 @@ def decoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     ]
     if not outermost:
         raise ValueError(_unknown(model, "a list of like decoder layers", decoder))
-    return max((list(layers) for layers in outermost), key=len)
+    return max(outermost, key=len)
 
 
 def mlp_blocks(model: PreTrainedModel) -> list[MLP]:
@@ -224,6 +249,7 @@ def _as_attention(model: PreTrainedModel, module: nn.Module) -> Attention | None
     if output.shape[0] != hidden or widths <= 0 or widths % head_dim:
         return None
     return Attention(
+        module=module,
         query=query,
         key=key,
         value=value,

@@ -1,11 +1,13 @@
-"""Plain checkpoints: written and read as any transformers model."""
+"""Checkpoints, written and read as any transformers model."""
 
 from __future__ import annotations
 
-import copy
+import contextlib
+import inspect
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,41 +19,18 @@ if TYPE_CHECKING:
 
 MASKS = "masks.safetensors"
 """Beside the weights of a model with masks: which of them are held at zero."""
+CODE = "modeling_uneven.py"
+"""Beside a checkpoint whose layers have different widths: the class that loads it."""
 
 
-def save(model: LanguageModel, folder: Path) -> None:
-    """Write an ordinary checkpoint, which `AutoModelForCausalLM.from_pretrained` loads without Regraft.
-
-    Written aside and renamed; what was in `folder` is replaced.
-
-    Raises:
-        ValueError: The layers have different widths, or the model has parameters that its class has not: no plain
-            checkpoint can hold them.
-    """
-    from safetensors.torch import save_file
-
-    from regraft.models.architecture import mlp_blocks
-
-    widths = [block.units for block in mlp_blocks(model.model)]
-    if len(set(widths)) > 1:
-        raise ValueError(
-            f"save_model: the layers have different widths ({', '.join(map(str, widths))}), which a plain checkpoint "
-            "cannot hold. Choose pruner/allocation=layerwise."
-        )
-    more = _unknown_to_its_class(model.model)
-    if more:
-        raise ValueError(
-            f"save_model: {type(model.model).__name__} has no place for {', '.join(more[:4])}, which would be lost "
-            "when the checkpoint is read. Choose pruner.criterion.compensate=false."
-        )
+@contextlib.contextmanager
+def written(folder: Path) -> Iterator[Path]:
+    """A folder to write to, which then takes the place of `folder`; of what fails nothing stays."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
     try:
-        model.model.save_pretrained(aside)
-        model.tokenizer.save_pretrained(aside)
-        if model.masks:
-            save_file({name: mask.cpu() for name, mask in model.masks.items()}, aside / MASKS)
+        yield aside
         aside.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -61,31 +40,59 @@ def save(model: LanguageModel, folder: Path) -> None:
         raise
 
 
-def _unknown_to_its_class(model: PreTrainedModel) -> list[str]:
-    """Parameters that a model built from the config does not have."""
-    import torch
+def save(model: LanguageModel, folder: Path) -> None:
+    """Write a checkpoint that `load` reads.
 
-    with torch.device("meta"):
-        built = {name for name, _ in type(model)(copy.deepcopy(model.config)).named_parameters()}
-    return [name for name, _ in model.named_parameters() if name not in built]
+    A model whose layers have one width becomes an ordinary one, which `AutoModelForCausalLM.from_pretrained` loads.
+    Otherwise a file with the class that loads it lies beside; `from_pretrained` then wants `trust_remote_code=True`.
+
+    Raises:
+        ValueError: The model lacks parameters that its class has.
+    """
+    from regraft.models.widths import differences, widest
+
+    config: Any = widest(model.model)
+    found = differences(model.model, config)
+    if found.missing:
+        raise ValueError(
+            f"{type(model.model).__name__}: no checkpoint can hold a model without {', '.join(found.missing[:4])}. "
+            "Choose another pruner/structure."
+        )
+    with written(folder) as aside:
+        if found.parameters:
+            name = type(model.model).__name__
+            config.auto_map = {"AutoModelForCausalLM": f"{CODE.removesuffix('.py')}.Uneven{name}"}
+            config.uneven = {"parameters": found.parameters, "attributes": found.attributes}
+            config.get_text_config().per_layer_config = _neurons(model.model)
+            (aside / CODE).write_text(_code(model.model), encoding="utf-8")
+        _save(model, config, aside)
 
 
 def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
     """Read a checkpoint, in evaluation mode on the CPU; `dtype` None keeps the stored one.
+
+    No code that lies in the folder is run.
 
     Raises:
         ValueError: The folder holds no checkpoint, a torn one, or one without some of the model's weights.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder}: no checkpoint (config.json) there. Give the folder that save_model=true wrote.")
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype or "auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        loader: Any = _uneven(config) if hasattr(config, "uneven") else AutoModelForCausalLM
+        loaded: Any = loader.from_pretrained(
+            folder,
+            config=config,
+            dtype=dtype or "auto",
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, SafetensorError) as error:
@@ -95,5 +102,55 @@ def load(folder: Path, dtype: torch.dtype | None = None) -> LanguageModel:
     if found["missing_keys"]:
         missing = ", ".join(sorted(found["missing_keys"])[:5])
         raise ValueError(f"{folder}: the checkpoint lacks weights of its model ({missing}). Save the model again.")
+    if hasattr(model.config, "uneven"):
+        # what was saved: a model of the plain class that was cut
+        model.__class__ = type(model).__bases__[1]
+        del model.config.uneven, model.config.auto_map
     masks = load_file(folder / MASKS) if (folder / MASKS).is_file() else {}
     return LanguageModel(model=model.eval(), tokenizer=tokenizer, masks=masks)
+
+
+def _neurons(model: PreTrainedModel) -> dict[int, dict[str, int]] | None:
+    """What transformers itself will read one day: the neurons of each layer, if nothing else varies.
+
+    Heads by layer are refused by the configs of today, Llama's among them.
+    """
+    from regraft.models.widths import WIDTH_KEYS, layer_widths
+
+    blocks = layer_widths(model)
+    vary = {key for widths in blocks for key in widths if widths[key] != blocks[0][key]}
+    if not vary or not vary <= set(WIDTH_KEYS):
+        return None
+    return dict(enumerate({key: widths[key] for key in vary} for widths in blocks))
+
+
+def _save(model: LanguageModel, config: Any, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    kept = model.model.config
+    model.model.config = config
+    try:
+        model.model.save_pretrained(folder)
+    finally:
+        model.model.config = kept
+    model.tokenizer.save_pretrained(folder)
+    if model.masks:
+        save_file({name: mask.cpu() for name, mask in model.masks.items()}, folder / MASKS)
+
+
+def _code(model: PreTrainedModel) -> str:
+    """The file that loads a checkpoint of `model`: nothing of it is regraft's but the class in front."""
+    from regraft.models import uneven
+
+    name = type(model).__name__
+    lines = inspect.getsource(uneven).replace("\nimport torch\n", f"\nimport torch\nfrom transformers import {name}\n")
+    return f"{lines}\n\nclass Uneven{name}(Uneven, {name}):\n    pass\n"
+
+
+def _uneven(config: Any) -> type:
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    from regraft.models.uneven import Uneven
+
+    plain: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return type(f"Uneven{plain.__name__}", (Uneven, plain), {})

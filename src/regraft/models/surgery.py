@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from regraft.interfaces import Group, Part
@@ -53,48 +54,76 @@ def give_biases(model: PreTrainedModel, modules: Iterable[nn.Module]) -> None:
 
     lacking = {id(module) for module in modules if module.bias is None}
     names = {f"{name}.bias" for name, module in model.named_modules() if id(module) in lacking}
-    there = {name for name, _ in model.named_parameters()}
+    untold, there = set(names), {name for name, _ in model.named_parameters()}
     config = model.config.get_text_config()
     for key in BIAS_KEYS:
-        if names and getattr(config, key, None) is False:
+        if untold and getattr(config, key, None) is False:
             told = copy.deepcopy(model.config)
             setattr(told.get_text_config(), key, True)
             with torch.device("meta"):
                 more = {name for name, _ in type(model)(told).named_parameters()} - there
-            if more & names:
+            if more & untold:
                 setattr(config, key, True)
-                names |= more
+                names, untold = names | more, untold - more
     for name in names:
         module: Any = model.get_submodule(name.removesuffix(".bias"))
         zeros = module.weight.new_zeros(len(module.weight))
         module.bias = nn.Parameter(zeros, requires_grad=module.weight.requires_grad)
 
 
-def cut(groups: Iterable[Group], keep: Iterable[torch.Tensor]) -> None:
-    """Keep only the units of `keep`, (units,) bool for each group, in place.
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """What stays of one parameter along one dimension."""
 
-    A parameter that several modules share is to be named once, and tied again by the caller.
+    module: nn.Module
+    attribute: str
+    dimension: int
+    stays: torch.Tensor
+    """(size,) bool."""
+
+    @property
+    def parameter(self) -> nn.Parameter:
+        parameter: nn.Parameter = getattr(self.module, self.attribute)
+        return parameter
+
+    def of(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The part of `tensor`, of the parameter's shape, that stays."""
+        return tensor.index_select(self.dimension, self.stays.nonzero().flatten().to(tensor.device))
+
+
+def slices(groups: Iterable[Group], keep: Iterable[torch.Tensor]) -> list[Slice]:
+    """What is left of each parameter when only the units of `keep` stay, (units,) bool for each group.
+
+    Queries, keys and values may lie in one matrix: so all that goes from it is known before anything is cut.
     """
+    import torch
+
+    found: dict[tuple[int, str, int], Slice] = {}
     for group, kept in zip(groups, keep, strict=True):
         for part in group.parts:
             assert part.index is not None, "single weights are masked, not cut"
-            gone = part.index[~kept.cpu()].flatten()
-            _drop(part.module, part.attribute, part.dimension, gone)
+            key = (id(part.module), part.attribute, part.dimension)
+            if key not in found:
+                stays = torch.ones(part.parameter.shape[part.dimension], dtype=torch.bool)
+                found[key] = Slice(module=part.module, attribute=part.attribute, dimension=part.dimension, stays=stays)
+            found[key].stays[part.index[~kept.cpu()].flatten()] = False
+    return list(found.values())
 
 
-def _drop(module: nn.Module, attribute: str, dimension: int, gone: torch.Tensor) -> None:
-    import torch
+def cut(pieces: Iterable[Slice]) -> None:
+    """Make each parameter as small as what stays of it, in place.
+
+    A parameter that several modules share is to be named once, and tied again by the caller.
+    """
     from torch import nn
 
-    parameter: nn.Parameter = getattr(module, attribute)
-    stays = torch.ones(parameter.shape[dimension], dtype=torch.bool)
-    stays[gone] = False
-    chosen = parameter.detach().index_select(dimension, stays.nonzero().flatten().to(parameter.device))
-    setattr(module, attribute, nn.Parameter(chosen, requires_grad=parameter.requires_grad))
-    _tell_size(module)
+    for piece in pieces:
+        chosen = piece.of(piece.parameter.detach())
+        setattr(piece.module, piece.attribute, nn.Parameter(chosen, requires_grad=piece.parameter.requires_grad))
+        tell_size(piece.module)
 
 
-def _tell_size(module: Any) -> None:
+def tell_size(module: Any) -> None:
     """What the module says of its shape."""
     from torch import nn
 
@@ -104,3 +133,23 @@ def _tell_size(module: Any) -> None:
         module.num_embeddings, module.embedding_dim = module.weight.shape
     elif hasattr(module, "nx"):
         module.nx, module.nf = module.weight.shape
+
+
+def rebuilt(model: PreTrainedModel, device: str = "meta", **changes: Any) -> PreTrainedModel:
+    """The model as its config makes it, with `changes` of the config.
+
+    Args:
+        model: Whose config it is.
+        device: On `meta` it has shapes and settings, no weights.
+        changes: Keys of the config with other values.
+
+    Raises:
+        Exception: Of any kind; the model's class cannot be made with these settings.
+    """
+    import torch
+
+    config = copy.deepcopy(model.config)
+    for key, value in changes.items():
+        setattr(config.get_text_config(), key, value)
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        return type(model)(config)

@@ -1,7 +1,8 @@
 """What a model would be without some of its units: silenced for as long as it is measured, then as it was.
 
 No copy of the model is made and no tensor changes its shape. Units with an activation of their own are silenced where
-it is taken up: the inputs of the linear maps that read it are set to zero, which is the model with these units cut out.
+it is taken up: the inputs of the linear maps that read it are set to zero, which is the model with these units cut out
+(but for OLMo2's norm over the queries of all heads, and that over the keys, which still count those of silent heads).
 Layers are passed over; single weights are set to zero and written back, bit for bit.
 """
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from regraft import interruption
+from regraft.config.ranges import ConfigError
 from regraft.interfaces import AfterStep, Batch, LanguageModel, Loss, ModelOutputs, Term
 from regraft.models.precision import autocast
 from regraft.recovery.batches import BatchSource
@@ -100,6 +101,11 @@ class Trainer:
         self._told = False
         self._held = dict(student.masks)
         self.model: PreTrainedModel = student.model.float()
+        if training.lora is not None and student.masks and self.processes.shard:
+            raise ConfigError(
+                f"runtime.shard=true: must be false with {key}.lora and a masked model, whose masks are not divided."
+            )
+        self._merge = None if training.lora is None else training.lora.attach(student)
         if self.processes.shard:
             # dividing a model changes its class: the student stays as it is, and gets the weights at the end
             self.model = copy.deepcopy(self.model)
@@ -176,6 +182,8 @@ class Trainer:
             trained = dict(self.model.named_parameters())
             for name, parameter in self.student.model.named_parameters():
                 parameter.data = whole(trained[name].detach())
+        if self._merge is not None:
+            self._merge()
         # parameters only: buffers, such as the frequencies of rotary embeddings, stay in float32
         for parameter in self.student.model.parameters():
             parameter.data = parameter.data.to(self.stored_dtype)
@@ -294,8 +302,8 @@ class Trainer:
     @torch.no_grad()
     def _hold(self, *, gradients: bool) -> None:
         """Keep masked weights, or their gradients, at zero; weights that a new mask takes lose their moments."""
-        if not self.student.masks:
-            return
+        if not self.student.masks or self.training.lora is not None:
+            return  # with adapters the masked weights are frozen, and what adapters add to them is taken out
         parameters = dict(self.model.named_parameters())
         for name, mask in self.student.masks.items():
             parameter = parameters[name]
@@ -310,8 +318,10 @@ class Trainer:
 
 
 def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Each parameter and kept buffer once, by name: of tied ones the first."""
-    kept: dict[str, torch.Tensor] = dict(model.named_parameters())
+    """Each trained parameter and kept buffer once, by name: of tied ones the first."""
+    kept: dict[str, torch.Tensor] = {
+        name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
     buffers = dict(model.named_buffers())
     return kept | {name: buffers[name] for name in model.state_dict() if name in buffers}
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from regraft.config.ranges import require
 from regraft.interfaces import Component
+from regraft.recovery.lora import Lora
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,8 @@ class Training(Component):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of the forward pass. `auto` takes bfloat16 where it pays: on a GPU, and on a CPU with bfloat16
     instructions for models of a hidden size of 256 and more. Weights and optimizer stay in float32."""
+    lora: Lora | None = None
+    """Adapters that are trained in place of the weights, and merged at the end; null trains the weights."""
 
     def __post_init__(self) -> None:
         require(self.epochs > 0 and math.isfinite(self.epochs), "epochs", self.epochs, "above 0")

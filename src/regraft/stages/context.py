@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -86,6 +87,12 @@ class Context:
         limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
         return encode_all(model.tokenizer, self.config.task, questions, limit)
 
+    def length(self, model: LanguageModel) -> int:
+        """Mean tokens of an evaluation question with one of its choices: at which the cost of a token is counted."""
+        encoded = self.encode(model, self.labelled(self.config.evaluation.splits[0]))
+        lengths = [len(one.context) + statistics.mean(map(len, one.choices)) for one in encoded]
+        return round(statistics.mean(lengths))
+
     def kind(self, name: str) -> str:
         """The kind of a cache entry that was computed: what another device computed is not the same to the bit."""
         return name if self.device.type == "cpu" else f"{name}-{self.device.type}"
@@ -109,7 +116,7 @@ class Context:
         return self._units
 
     def labelled(self, split: str) -> tuple[LabelledQuestion, ...]:
-        """The questions of a split, all with answers.
+        """The questions of a split that are asked, all with answers.
 
         Raises:
             ConfigError: There are none, or some have no answer.
@@ -121,7 +128,7 @@ class Context:
                 f"evaluation.splits={split}: {self.config.task.name} has {len(questions)} questions there, "
                 f"{len(labelled)} of them with an answer. Choose another split."
             )
-        return labelled
+        return labelled[: self.config.evaluation.questions]
 
     def splits_learned(self, splits: tuple[Split, ...]) -> tuple[Split, ...]:
         """`splits`, and those that somebody learns from, where they have questions with answers."""

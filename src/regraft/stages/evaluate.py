@@ -9,7 +9,8 @@ import numpy
 import pandas
 
 from regraft.evaluation import metrics, size
-from regraft.interfaces import EncodedQuestion, LabelledQuestion, LanguageModel
+from regraft.interfaces import LabelledQuestion, LanguageModel
+from regraft.models.latency import milliseconds_per_token
 from regraft.models.precision import resolved_precision
 from regraft.records import PREDICTIONS
 from regraft.stages.context import Context
@@ -56,7 +57,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         tokens = sum(question.length for question in encoded)
         measured.append(Metric(metric="tokens_per_second", split=split, value=tokens / seconds, deterministic=False))
         tables.append(_predictions(split, questions, decides))
-    context_length = _context_length(context.encode(model, context.labelled(evaluation.splits[0])))
+    context_length = context.length(model)
     weighed = size.measure(model.model, context_length, model.masks)
     dense = None if context.dense is None else size.measure(context.dense.read().model, context_length)
     measured += [
@@ -65,6 +66,9 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         Metric(metric="bytes", value=weighed.bytes),
         Metric(metric="macs_per_token", value=weighed.macs_per_token),
     ]
+    if evaluation.latency:
+        milliseconds = milliseconds_per_token(model.model, context_length)
+        measured.append(Metric(metric="milliseconds_per_new_token", value=milliseconds, deterministic=False))
     return Outcome(
         metrics=tuple(measured),
         block_sparsity=_block_sparsity(model, context),
@@ -77,12 +81,6 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         },
         tables={PREDICTIONS: pandas.concat(tables, ignore_index=True)},
     )
-
-
-def _context_length(encoded: Sequence[EncodedQuestion]) -> int:
-    """Mean tokens of a question with one of its choices: the length at which MACs are counted."""
-    lengths = [len(question.context) + numpy.mean([len(choice) for choice in question.choices]) for question in encoded]
-    return round(float(numpy.mean(lengths)))
 
 
 def _predictions(split: str, questions: Sequence[LabelledQuestion], scores: numpy.ndarray) -> pandas.DataFrame:
@@ -111,8 +109,13 @@ def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, contex
 
 
 def _block_sparsity(model: LanguageModel, context: Context) -> float | None:
-    """Share of the dense model's units of the pruned structures that are gone; None if no dense model is known."""
+    """Share of the dense model's units of the pruned structure that is gone.
+
+    None if no dense model is known, or several structures are pruned, whose units do not add up.
+    """
     if context.dense is None:
         return None
-    left = sum(sum(units) for units in context.config.pruner.left(model).values())
-    return 1 - left / sum(sum(units) for units in context.dense_units().values())
+    left, dense = context.config.pruner.left(model), context.dense_units()
+    if len(dense) > 1:
+        return None
+    return 1 - sum(map(sum, left.values())) / sum(map(sum, dense.values()))

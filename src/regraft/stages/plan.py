@@ -168,6 +168,10 @@ def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
         identity["seed"] = config.seed
     if needs:
         identity |= {"calibration": described(config.calibration), "task": _task(config, "recovery")}
+    if config.pruner.budget.reads_length:
+        identity["length"] = [config.evaluation.splits[0], _task(config, "evaluation")]
+    if config.pruner.budget.tries and target == config.sparsity:
+        identity["last"] = True
     if "teacher_logits" in needs:
         identity["dense"] = dense
     if "training" in needs:
@@ -191,7 +195,7 @@ def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, f
     if whole_course:
         identity["course"] = "whole"
     if config.schedule.during_recovery:
-        identity |= {"schedule": described(config.schedule), "structure": described(config.pruner.structure)}
+        identity |= {"schedule": described(config.schedule), "structure": described(config.pruner.structures)}
     return digest(identity)
 
 
@@ -218,4 +222,7 @@ def evaluate_key(config: RunConfig, model: str, dense: str) -> str:
 
 def questions_key(config: RunConfig) -> str:
     """Names the questions that the run is asked, for people who want to read them."""
-    return digest({"task": _task(config, "evaluation"), "splits": config.evaluation.splits})
+    asked: dict[str, Any] = {"task": _task(config, "evaluation"), "splits": config.evaluation.splits}
+    if config.evaluation.questions is not None:
+        asked["questions"] = config.evaluation.questions
+    return digest(asked)

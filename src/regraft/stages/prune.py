@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -11,6 +15,7 @@ import torch
 
 from regraft.cache import digest
 from regraft.interfaces import LanguageModel, PruningContext
+from regraft.pruning.pruner import PrunedGroup
 from regraft.records import SCORES
 from regraft.stages.calibration import Questions
 from regraft.stages.context import Context
@@ -20,6 +25,8 @@ from regraft.stages.plan import PlannedStage
 
 BINS = 32
 """Of the histogram of a layer's scores."""
+MEASURED = "measured.json"
+"""File of a cache entry with what was measured for a prune stage."""
 NOTHING = Outcome(fingerprints={"units": digest({})})
 """What a prune stage leaves that removes nothing."""
 
@@ -29,8 +36,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     entered = weights(model.model)
     pruner = context.config.pruner
     dense = context.dense_units()
-    reported: dict[str, Any] = {}
-    scored = pruner.prune(
+    told: dict[str, Any] = {}
+    groups = pruner.prune(
         model,
         dense,
         stage.target_sparsity,
@@ -38,7 +45,11 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             generator=torch.Generator().manual_seed(context.config.seed),
             sparsity=stage.target_sparsity,
             data=Questions(context, model) if pruner.needs else None,
-            report=reported.update,
+            dense=context.dense.read if context.dense is not None else None,
+            length=functools.cache(lambda: context.length(model)),
+            is_last=stage.target_sparsity >= context.config.sparsity,
+            report=told.update,
+            once=lambda name, measure: _once(context, stage, name, measure),
         ),
     )
     left = pruner.left(model)
@@ -49,19 +60,38 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
                 name: [before - there for before, there in zip(dense[name], left[name], strict=True)] for name in dense
             },
             "dense": dense,
-        }
-        | reported,
-        tables={SCORES: pandas.concat([_histogram(layer, *each) for layer, each in enumerate(scored)])},
+            **told,
+        },
+        tables={SCORES: pandas.concat(list(map(_histogram, groups)))},
     )
 
 
-def _histogram(layer: int, scores: torch.Tensor, keep: torch.Tensor) -> pandas.DataFrame:
+def _once(context: Context, stage: PlannedStage, name: str, measure: Callable[[], Any]) -> Any:
+    """What was measured for this stage under this name, before now or now."""
+
+    def make(folder: Path) -> None:
+        (folder / MEASURED).write_text(json.dumps(measure()), encoding="utf-8")
+
+    entry = context.cache.entry(context.kind("measured"), digest([stage.key, name]), make)
+    return json.loads((entry / MEASURED).read_text(encoding="utf-8"))
+
+
+def _histogram(group: PrunedGroup) -> pandas.DataFrame:
     """How the scores of a group's units are spread, and which of them went: lines of the table of scores."""
-    numbers = scores.detach().double().cpu().numpy()
+    numbers = group.scores.detach().double().cpu().numpy()
     there = numpy.isfinite(numbers)
     units, edges = numpy.histogram(numbers[there], BINS)
-    removed, _ = numpy.histogram(numbers[there & ~keep.cpu().numpy()], edges)
-    return pandas.DataFrame({"layer": layer, "low": edges[:-1], "high": edges[1:], "units": units, "removed": removed})
+    removed, _ = numpy.histogram(numbers[there & ~group.keep.cpu().numpy()], edges)
+    return pandas.DataFrame(
+        {
+            "structure": group.structure,
+            "layer": group.number,
+            "low": edges[:-1],
+            "high": edges[1:],
+            "units": units,
+            "removed": removed,
+        }
+    )
 
 
 def units(model: LanguageModel) -> str:

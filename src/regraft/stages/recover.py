@@ -67,7 +67,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
                 report=reported.update,
             )
         )
-    seams = config.schedule.seams(model, config.pruner.structure, last - first, config.seed)
+    seams = config.schedule.seams(model, config.pruner.structures[0], last - first, config.seed)
     torch.manual_seed(config.seed)
     trainer = Trainer(
         model,

@@ -13,7 +13,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     """Take from the anchor what `model` lacks, and make `model` that, in place."""
     entered = weights(model.model)
     earlier = context.anchors[stage.anchor].take()
-    structure = context.config.pruner.structure
-    structure.remove(earlier, structure.still_in(earlier, model))
+    for structure in context.config.pruner.structures:
+        structure.remove(earlier, structure.still_in(earlier, model))
     model.model, model.removed, model.masks = earlier.model, earlier.removed, earlier.masks
     return Outcome(fingerprints={"model_in": entered, "model_out": weights(model.model)})

@@ -15,11 +15,11 @@ class Job:
     overrides: tuple[str, ...]
     run_id: str
     folder: Path
-    save_model: bool
+    model_file: str | None
 
     @property
     def is_finished(self) -> bool:
-        return is_finished(self.folder, self.save_model)
+        return is_finished(self.folder, self.model_file)
 
     @property
     def is_running(self) -> bool:

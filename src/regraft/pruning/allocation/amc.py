@@ -10,9 +10,11 @@
     targets:     Q' and mu' follow Q and mu:  w' <- tau * w + (1 - tau) * w'
     exploration: a ~ truncated normal(mu(s), sigma^2) in [0, 1]; uniform while warming up, then sigma decays
 
-The state, each in [0, 1]: number of the layer, its units, its weights that the units own, the share of all units
-that is gone already, the share that lies in the layers ahead, the share that is still to go, and a_t-1. (The paper's,
-with a convolution's kernel and stride left out and FLOPs in units of the structure.)
+The state, each number in [0, 1]: which layer (one of L numbers is 1), its units, the weights of its matrices, the
+share of all units that is gone already, the share that lies in the layers ahead, the share that is still to go, and
+a_t-1. The paper's, but for a convolution's kernel and stride, with FLOPs in units of the structure, and with a number
+for each layer in place of one for all: the layers of a convolutional network differ in shape, those of a language
+model only in their place, and what each can spare is no smooth function of it.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from regraft.pruning.allocation.search import Problem, Searched
 if TYPE_CHECKING:
     import torch
 
-STATE = 7
-"""Numbers in a state."""
+FEATURES = 6
+"""Numbers in a state besides those that name the layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,26 +41,26 @@ class Amc(Searched):
 
     uses_seed = True
 
-    hidden: int = 300
-    """Width of the two hidden layers of actor and critic."""
+    hidden: int = 64
+    """Width of the two hidden layers of actor and critic; 300 in the paper."""
     warmup: float = 0.25
     """Share of the evaluations whose actions are drawn uniformly."""
     sigma: float = 0.5
     """Deviation of the exploration when the warm-up ends."""
-    decay: float = 0.95
-    """Factor of sigma from one episode to the next."""
-    actor_learning_rate: float = 1e-4
-    """Adam's, of the actor."""
-    critic_learning_rate: float = 1e-3
-    """Adam's, of the critic."""
-    tau: float = 0.01
-    """How fast the targets follow."""
-    batch_size: int = 64
-    """Transitions of an update."""
+    decay: float = 0.97
+    """Factor of sigma from one episode to the next; 0.95 in the authors' code."""
+    actor_learning_rate: float = 3e-4
+    """Adam's, of the actor; 1e-4 in the authors' code, which learns from thousands of decisions."""
+    critic_learning_rate: float = 3e-3
+    """Adam's, of the critic; 1e-3 there."""
+    tau: float = 0.02
+    """How fast the targets follow; 0.01 there."""
+    batch_size: int = 32
+    """Transitions of an update; 64 there."""
     memory: int = 2000
     """Transitions that are remembered."""
-    updates: int = 1
-    """Updates of actor and critic after each decision, from the end of the warm-up."""
+    updates: int = 4
+    """Updates of actor and critic for each decision, from the end of the warm-up; 1 there."""
     baseline: float = 0.5
     """Weight of the newest reward in the moving average."""
 
@@ -77,7 +79,7 @@ class Amc(Searched):
         even = problem.loss(problem.even)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(draw.randrange(2**31))
-            agent = Agent(self, draw)
+            agent = Agent(self, len(problem.blocks) + FEATURES, draw)
             warm = round(self.warmup * self.evaluations)
             # an episode that repeats another measures nothing: episodes are counted as well
             for episode in range(self.evaluations):
@@ -93,7 +95,10 @@ class Amc(Searched):
 
 
 def walk(problem: Problem, agent: Agent, sigma: float | None) -> list[tuple[list[float], float, int]]:
-    """State, sparsity and losses of each layer, first to last; the losses sum to the total.
+    """State, action and losses of each layer, first to last; the losses sum to the total.
+
+    The action is what the actor said, as in the authors' code, and the losses what the bounds made of it: so the critic
+    learns that beyond its bounds an action changes nothing, where it would else dream of what it never saw.
 
     Args:
         problem: The layers.
@@ -107,7 +112,7 @@ def walk(problem: Problem, agent: Agent, sigma: float | None) -> list[tuple[list
     for layer, units in enumerate(room.units):
         ahead = slice(layer + 1, None)
         state = [
-            layer / len(room.units),
+            *(float(layer == other) for other in range(len(room.units))),
             units / max(room.units),
             owned[layer] / max(owned),
             gone / everything,
@@ -117,9 +122,10 @@ def walk(problem: Problem, agent: Agent, sigma: float | None) -> list[tuple[list
         ]
         lowest = max(room.least[layer], room.total - gone - sum(room.most[ahead]))
         highest = min(room.most[layer], room.total - gone - sum(room.least[ahead]))
-        lost = min(max(round(agent.action(state, sigma) * units), lowest), highest)
+        action = agent.action(state, sigma)
+        lost = min(max(round(action * units), lowest), highest)
         gone, before = gone + lost, lost / units
-        walked.append((state, before, lost))
+        walked.append((state, action, lost))
     assert gone == room.total, "each layer left enough for those ahead"
     return walked
 
@@ -129,10 +135,11 @@ class Agent:
 
     Args:
         settings: Of the search.
+        state: Numbers in a state.
         draw: Which memories are learned from.
     """
 
-    def __init__(self, settings: Amc, draw: random.Random) -> None:
+    def __init__(self, settings: Amc, state: int, draw: random.Random) -> None:
         import torch
         from torch import nn
 
@@ -142,7 +149,7 @@ class Agent:
             return nn.Sequential(*hidden, *last)
 
         self.settings, self.draw = settings, draw
-        self.actor, self.critic = network(STATE, nn.Sigmoid()), network(STATE + 1)
+        self.actor, self.critic = network(state, nn.Sigmoid()), network(state + 1)
         self.targets = copy.deepcopy(self.actor), copy.deepcopy(self.critic)
         self.optimizers = (
             torch.optim.Adam(self.actor.parameters(), lr=settings.actor_learning_rate),

@@ -36,15 +36,19 @@ class Greedy(Searched):
         losses = list(room.least)
         each = math.ceil((room.total - sum(losses)) / steps)
         now = problem.loss(losses)
-        while sum(losses) < room.total and problem.evaluations + layers < self.evaluations:
+        while sum(losses) < room.total:
+            left = [
+                min(each, room.total - sum(losses), most - lost) for most, lost in zip(room.most, losses, strict=True)
+            ]
+            if problem.evaluations + sum(units > 0 for units in left) >= self.evaluations:
+                break
             tried = []
-            for layer in range(layers):
-                units = min(each, room.total - sum(losses), room.most[layer] - losses[layer])
+            for layer, units in enumerate(left):
                 if units > 0:
                     candidate = list(losses)
                     candidate[layer] += units
                     loss = problem.loss(candidate)
                     tried.append(((loss - now) / units, loss, candidate))
             _, now, losses = min(tried, key=lambda attempt: attempt[0])
-        # layers that were full before their step can make the budget end first: what is left goes evenly
+        # a layer that was full before its step can make the budget end first: what is left goes evenly
         problem.loss(share_out(replace(room, least=tuple(losses))))

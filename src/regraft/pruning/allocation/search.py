@@ -12,6 +12,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Allocation, Loss, PruningNeed, Scored
@@ -94,6 +95,8 @@ class Problem:
 @dataclass(frozen=True, kw_only=True)
 class Searched(Allocation):
     """Looks for the shares of the layers with which the model loses least."""
+
+    searches: ClassVar[bool] = True
 
     loss: Loss
     """What is measured over the calibration questions: fitness is its mean, lower is better."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import Criterion, LanguageModel, PruningContext, Structure
+from regraft.pruning import numbering
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +27,16 @@ class Random(Criterion):
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
 
-        units = structure.units(model.model)
-        removed = model.removed.get(structure.name, ((),) * len(units))
+        groups = structure.groups(model.model)
+        lost = numbering.removed(model, structure.name, groups)
+        at = dict(zip(numbering.places(model, groups), range(len(groups)), strict=True))
         scores = []
-        for left, gone in zip(units, removed, strict=True):
-            there = torch.ones(left + len(gone), dtype=torch.bool)
-            there[list(gone)] = False
-            scores.append(torch.rand(len(there), generator=context.generator)[there])
+        for place in range(numbering.dense_number(model, groups)):
+            # a layer that is gone is taken to have been as wide as the first, so that the others keep their draws
+            number = at.get(place, place % numbering.groups_a_layer(groups))
+            there = torch.ones(groups[number].units + len(lost[number]), dtype=torch.bool)
+            there[list(lost[number])] = False
+            draws = torch.rand(len(there), generator=context.generator)
+            if place in at:
+                scores.append(draws[there])
         return scores

@@ -6,7 +6,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from regraft.interfaces import LanguageModel, Structure
+from regraft.interfaces import Group, LanguageModel, Structure
+from regraft.pruning import numbering
 
 if TYPE_CHECKING:
     import torch
@@ -20,20 +21,30 @@ class Cut(Structure):
         """Cut, and have the model's config follow.
 
         Raises:
-            ValueError: The model's config cannot say what is left.
+            ValueError: The model's config cannot say what is left, or its parts are not what they seem.
         """
-        from regraft.models.surgery import cut
-
         groups = self.groups(model.model)
         self.check(model.model)
-        gone = model.removed.get(self.name, ((),) * len(groups))
-        removed = []
-        for group, before, kept in zip(groups, gone, keep, strict=True):
-            left = sorted(set(range(group.units + len(before))) - set(before))
-            removed.append(tuple(sorted([*before, *(left[unit] for unit in (~kept).nonzero().flatten().tolist())])))
-        cut(groups, keep)
+        noted = list(model.removed.get(self.name, ((),) * numbering.dense_number(model, groups)))
+        for place, group, kept in zip(numbering.places(model, groups), groups, keep, strict=True):
+            left = sorted(set(range(group.units + len(noted[place]))) - set(noted[place]))
+            gone = [left[unit] for unit in (~kept).nonzero().flatten().tolist()]
+            noted[place] = tuple(sorted([*noted[place], *gone]))
+        self.take_out(model, groups, keep)
         self.resize(model.model)
-        model.removed[self.name] = tuple(removed)
+        model.removed[self.name] = tuple(noted)
+
+    def take_out(self, model: LanguageModel, groups: Sequence[Group], keep: Sequence[torch.Tensor]) -> None:
+        """Make the tensors smaller, and the masks on them."""
+        from regraft.models.surgery import cut, slices
+
+        pieces = slices(groups, keep)
+        names = {id(parameter): name for name, parameter in model.model.named_parameters()}
+        for piece in pieces:
+            name = names[id(piece.parameter)]
+            if name in model.masks:
+                model.masks[name] = piece.of(model.masks[name])
+        cut(pieces)
 
     def check(self, model: PreTrainedModel) -> None:  # noqa: B027
         """Refuse a model of which too little is known, before anything is cut.

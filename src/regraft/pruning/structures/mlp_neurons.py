@@ -51,9 +51,8 @@ class MlpNeurons(Cut):
     def resize(self, model: PreTrainedModel) -> None:
         """The model's config follows when all layers have the same width."""
         widths = set(self.units(model))
-        if len(widths) == 1:
-            key = _width_key(model)
-            assert key is not None, "checked before the cut"
+        key = _width_key(model)
+        if len(widths) == 1 and key is not None:
             setattr(model.config.get_text_config(), key, widths.pop())
 
 

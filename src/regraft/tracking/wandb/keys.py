@@ -57,9 +57,9 @@ def training(column: str) -> str:
     return f"recover/{column}"
 
 
-def scores(layer: int) -> str:
-    """Histogram of the criterion's scores in a layer: `scores/layer_00`."""
-    return f"scores/layer_{layer:02d}"
+def scores(layer: int, structure: str = "layer") -> str:
+    """Histogram of the criterion's scores in a layer: `scores/layer_00`; of several structures `scores/hidden_00`."""
+    return f"scores/{structure}_{layer:02d}"
 
 
 def layer(structure: str, number: int) -> str:

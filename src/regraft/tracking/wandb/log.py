@@ -198,9 +198,12 @@ def _histograms(scores: pandas.DataFrame) -> dict[str, Any]:
     import wandb
 
     found = {}
-    for layer, bins in enumerate(lines for _, lines in scores.groupby("layer")):
+    several = "structure" in scores and scores["structure"].nunique() > 1
+    groups: list[tuple[Any, pandas.DataFrame]] = list(scores.groupby(["structure", "layer"] if several else "layer"))
+    for number, (key, bins) in enumerate(groups):
         edges = numpy.append(bins["low"].to_numpy(), bins["high"].to_numpy()[-1])
-        found[keys.scores(layer)] = wandb.Histogram(np_histogram=(bins["units"].to_numpy(), edges))
+        name = keys.scores(key[1], key[0]) if several else keys.scores(number)
+        found[name] = wandb.Histogram(np_histogram=(bins["units"].to_numpy(), edges))
     return found
 
 

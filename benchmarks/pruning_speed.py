@@ -1,0 +1,104 @@
+"""What scoring by L2 and removing half of the units costs, against reading the model's weights once.
+
+    python -m benchmarks.pruning_speed
+    python -m benchmarks.pruning_speed --dtype float32 --layers 4 --threads 2
+
+The model has the shape of OLMo2-1B (hidden 2048, intermediate 8192, 16 layers, 16 heads, vocabulary 100352) and random
+weights, so nothing is fetched. Reading once is the sum of every parameter's bytes, eight at a time as one integer: as
+fast as memory hands them over. The sum takes turns with each structure's pruning, round by round, so that whatever else
+the machine does falls on all alike; the ratios are of the medians. A round prunes a model of its own whose tensors are
+the first model's: what is cut is new, and the first stays whole.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import Olmo2Config, Olmo2ForCausalLM, PreTrainedModel
+
+from regraft.environment import describe
+from regraft.interfaces import LanguageModel, PruningContext, Structure
+from regraft.pruning.allocation.layerwise import Layerwise
+from regraft.pruning.criteria.l2 import L2
+from regraft.pruning.pruner import Pruner
+from regraft.pruning.structures.mlp_neurons import MlpNeurons
+
+STRUCTURES: dict[str, Structure] = {"mlp_neurons": MlpNeurons()}
+LIMIT = 3.0
+"""Times the reading that pruning may take."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print a line for each structure and one of JSON; 1 if one is slower than the limit."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.pruning_speed", description=__doc__.splitlines()[0])
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--layers", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5, help="measured rounds; one more warms up")
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args(arguments)
+    torch.set_num_threads(given.threads)
+    model = olmo2_1b(getattr(torch, given.dtype), given.layers)
+    work: dict[str, Callable[[], Callable[[], object]]] = {"read": lambda: lambda: read(model)}
+    work |= {name: lambda structure=structure: pruning(model, structure) for name, structure in STRUCTURES.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(given.rounds + 1):
+        for name, prepare in work.items():
+            run = prepare()
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+    medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
+    ratios = {name: median / medians["read"] for name, median in medians.items()}
+    for name, median in medians.items():
+        sys.stdout.write(f"{name:<12} {1000 * median:9.1f} ms   {ratios[name]:.2f} of reading once\n")
+    told = {"dtype": given.dtype, "layers": given.layers, "parameters": model.num_parameters(), "seconds": seconds}
+    sys.stdout.write(json.dumps(told | describe(torch.device("cpu"))) + "\n")
+    return int(max(ratios.values()) > LIMIT)
+
+
+def olmo2_1b(dtype: torch.dtype, layers: int) -> PreTrainedModel:
+    """A model of OLMo2-1B's shape with random weights."""
+    config = Olmo2Config(
+        hidden_size=2048,
+        intermediate_size=8192,
+        num_hidden_layers=layers,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        vocab_size=100352,
+        pad_token_id=None,
+    )
+    with torch.device("meta"):
+        model = Olmo2ForCausalLM(config).to(dtype)
+    model.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.02, generator=generator)
+    return model.eval()
+
+
+@torch.no_grad()
+def read(model: PreTrainedModel) -> int:
+    """The sum of all bytes, eight at a time."""
+    return sum(int(parameter.view(-1).view(torch.int64).sum()) for parameter in model.parameters())
+
+
+def pruning(model: PreTrainedModel, structure: Structure) -> Callable[[], object]:
+    """What prunes half of the units of a model that shares `model`'s tensors."""
+    shared = {id(parameter): parameter for parameter in model.parameters()}
+    smaller = LanguageModel(model=copy.deepcopy(model, dict(shared)), tokenizer=None)  # type: ignore[arg-type]
+    pruner = Pruner(criterion=L2(), structure=structure, allocation=Layerwise())
+    context = PruningContext(generator=torch.Generator())
+    dense = pruner.left(smaller)
+    return lambda: pruner.prune(smaller, dense, 0.5, context)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
