@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from regraft.evaluation import size
 from regraft.interfaces import Criterion, LanguageModel, PruningContext
 from regraft.models import export
 from regraft.pruning.allocation.layerwise import Layerwise
+from regraft.pruning.budgets.parameters import Parameters
 from regraft.pruning.criteria.l1 import L1
 from regraft.pruning.criteria.l2 import L2
 from regraft.pruning.criteria.random import Random
@@ -154,6 +156,18 @@ def test_what_is_gone_stays_gone_whatever_it_scores() -> None:
         assert not (mask & ~before[name]).any()
         assert int(mask.sum()) == mask.numel() // 4
         assert torch.equal(parameters[name] != 0, mask)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_share_of_the_parameters_is_met_in_steps(architecture: str) -> None:
+    pruner = replace(of(L1(), Weights()), budget=Parameters())
+    dense = LanguageModel(model=dense_model(architecture), tokenizer=None)  # type: ignore[arg-type]
+    model = LanguageModel(model=copy.deepcopy(dense.model), tokenizer=None)  # type: ignore[arg-type]
+    whole = size.measure(dense.model, 16).parameters
+    for share in (0.2, 0.4):
+        context = PruningContext(generator=torch.Generator(), dense=lambda: dense, length=lambda: 16)
+        pruner.prune(model, pruner.left(dense), share, context)
+        assert 1 - size.measure(model.model, 16, model.masks).parameters / whole == pytest.approx(share, abs=2e-4)
 
 
 def test_named_layers_alone_are_pruned() -> None:

@@ -33,7 +33,8 @@ class Shapes:
 
         self._parameters = list(model.model.parameters())  # what is counted is named by what it was
         self._sizes = {id(parameter): list(parameter.shape) for parameter in self._parameters}
-        self._masked = sum(int((~mask).sum()) for mask in model.masks.values())
+        named = dict(model.model.named_parameters())
+        self._masked = {id(named[name]): int((~mask).sum()) for name, mask in model.masks.items()}
         self._maps = [id(module.weight) for module in model.model.modules() if is_linear(module)]
         # what the output reads is as wide as all heads together
         outputs = [block.output for block in attention_blocks(model.model)]
@@ -42,6 +43,7 @@ class Shapes:
     def copy(self) -> Shapes:
         """The same sizes, to take something else away from."""
         other = copy.copy(self)
+        other._masked = dict(self._masked)
         other._sizes = {parameter: list(sizes) for parameter, sizes in self._sizes.items()}
         return other
 
@@ -55,12 +57,12 @@ class Shapes:
                     if not kept[part.unit]:
                         sizes[:] = [0] * len(sizes)
                 elif part.index is None:
-                    self._masked += lost
+                    self._masked[id(part.parameter)] = lost  # those that were masked before among them
                 else:
                     sizes[part.dimension] = max(sizes[part.dimension] - lost * part.index.shape[1], 0)
 
     def parameters(self) -> int:
-        return sum(math.prod(sizes) for sizes in self._sizes.values()) - self._masked
+        return sum(math.prod(sizes) for sizes in self._sizes.values()) - sum(self._masked.values())
 
     def macs(self, context: int) -> int:
         linear = sum(math.prod(self._sizes[weight]) for weight in self._maps)
