@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy
 import pandas
 import torch
@@ -13,7 +11,7 @@ from regraft.interfaces import LanguageModel, PruningContext
 from regraft.records import SCORES
 from regraft.stages.calibration import Questions
 from regraft.stages.context import Context
-from regraft.stages.fingerprints import weights
+from regraft.stages.fingerprints import units, weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
 
@@ -59,13 +57,3 @@ def _histogram(layer: int, scores: torch.Tensor, keep: torch.Tensor) -> pandas.D
     removed, _ = numpy.histogram(numbers[there & ~keep.cpu().numpy()], edges)
     return pandas.DataFrame({"layer": layer, "low": edges[:-1], "high": edges[1:], "units": units, "removed": removed})
 
-
-def units(model: LanguageModel) -> str:
-    """Digest of the units removed so far, in the numbering of the dense model."""
-    if not model.masks:
-        return digest(model.removed)
-    masks = {
-        name: hashlib.sha256(numpy.packbits(mask.cpu().numpy()).tobytes()).hexdigest()
-        for name, mask in model.masks.items()
-    }
-    return digest([model.removed, masks])
