@@ -23,6 +23,7 @@ def weights(model: PreTrainedModel) -> str:
         hashed.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
     return hashed.hexdigest()[:16]
 
+
 def units(model: LanguageModel) -> str:
     """Digest of the units removed so far, in the numbering of the dense model."""
     import numpy

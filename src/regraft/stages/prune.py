@@ -56,4 +56,3 @@ def _histogram(layer: int, scores: torch.Tensor, keep: torch.Tensor) -> pandas.D
     units, edges = numpy.histogram(numbers[there], BINS)
     removed, _ = numpy.histogram(numbers[there & ~keep.cpu().numpy()], edges)
     return pandas.DataFrame({"layer": layer, "low": edges[:-1], "high": edges[1:], "units": units, "removed": removed})
-

@@ -85,11 +85,11 @@ class Tempered(Loss):
         return self.loss.needs
 
     @property
-    def reads(self) -> Reads:  # type: ignore[override]
+    def reads(self) -> Reads:
         return self.loss.reads
 
     @property
-    def positions(self) -> Positions:  # type: ignore[override]
+    def positions(self) -> Positions:
         return self.loss.positions
 
     def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:

@@ -41,6 +41,6 @@ class Weights(Masked):
                     index=None,
                     side="writes",
                 )
-                units = projection.module.weight.numel()  # type: ignore[operator, union-attr]
+                units = projection.module.weight.numel()  # type: ignore[operator]
                 groups.append(Group(name=f"{name} of layer {layer}", units=units, parts=(part,), layer=layer))
         return groups
