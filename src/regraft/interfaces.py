@@ -401,6 +401,8 @@ class Criterion(Component, ABC):
     uses_seed: ClassVar[bool] = False
     kinds: ClassVar[frozenset[Kind]] = frozenset(get_args(Kind))
     """Kinds of units that it can score."""
+    chooses: ClassVar[bool] = False
+    """Whether `adjust` chooses the units, by scores that change while it goes."""
 
     @property
     def in_turn(self) -> bool:

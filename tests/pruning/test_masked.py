@@ -221,6 +221,8 @@ def test_the_command_line_builds_them() -> None:
             r"sparsity=0.5, in steps of 0.125, .* schedule=one_shot",
         ),
         (["pruner/criterion=sparsegpt"], "SparseGPT knows weights, and the units of mlp_neurons are neurons"),
+        (["pruner=sparsegpt", "pruner.shuffled=true"], "SparseGPT, which chooses weights while"),
+        (["pruner=weights", "pruner/structure=n_m", "schedule=rigl"], "breaks the pattern of n_m"),
         (["pruner/structure=n_m", "pruner/allocation=per_layer"], "a pattern that fixes the share"),
         (
             ["pruner=weights", "pruner/criterion=sparsegpt", "pruner/allocation=global"],
@@ -231,3 +233,12 @@ def test_the_command_line_builds_them() -> None:
 def test_what_does_not_go_together_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         composed(*overrides)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", STRUCTURES)
+def test_a_gpu_chooses_what_the_cpu_chooses(way: str) -> None:
+    structure = STRUCTURES[way]
+    scores = torch.randint(0, 50, (24, 64), generator=torch.Generator().manual_seed(0)).float()
+    left = scores.numel() // (4 if way == "1:4" else 2)
+    assert torch.equal(structure.choose(scores.cuda(), left).cpu(), structure.choose(scores, left))

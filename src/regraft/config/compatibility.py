@@ -96,6 +96,11 @@ def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
             "layer after those before it are pruned. Choose pruner/allocation=layerwise and pruner/budget=units, or "
             "pruner.criterion.sequential=false."
         )
+    if pruner.shuffled and criterion.chooses:
+        raise ConfigError(
+            f"pruner.shuffled=true: must be false with {type(criterion).__name__}, which chooses weights while it "
+            "changes them. Shuffle another criterion, such as pruner/criterion=magnitude."
+        )
 
 
 def _check_training(config: RunConfig) -> None:
@@ -118,6 +123,11 @@ def _check_training(config: RunConfig) -> None:
             raise ConfigError(
                 f"schedule={type(schedule).__name__} moves masks while the model trains, and of "
                 f"{pruner.structure.name} {why}. Choose pruner/structure=weights."
+            )
+        if pruner.structure.only_sparsity is not None:
+            raise ConfigError(
+                f"schedule={type(schedule).__name__} moves single weights, which breaks the pattern of "
+                f"{pruner.structure.name}. Choose pruner/structure=weights."
             )
     if config.runtime.shard:
         raise ConfigError(

@@ -60,6 +60,7 @@ class SparseGPT(Criterion):
     """Single weights that the others can make up for go first, and the others do."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"weights"})
+    chooses: ClassVar[bool] = True
 
     dampening: float = 0.01
     """Share of the mean of H's diagonal that is added to it, above 0."""
