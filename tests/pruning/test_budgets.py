@@ -232,7 +232,7 @@ def test_what_was_measured_once_decides_again() -> None:
 def test_a_token_takes_time_and_leaves_the_model_alone(architecture: str) -> None:
     model = tiny_model(architecture).train()
     assert 0 < milliseconds_per_token(model, 10, repeats=2) < 10_000
-    assert 0 < milliseconds_per_token(model, 1000, repeats=2)  # longer than its longest text
+    assert milliseconds_per_token(model, 1000, repeats=2) > 0  # longer than its longest text
     assert model.training
 
 
@@ -273,6 +273,14 @@ def test_depth_and_width_share_one_budget() -> None:
     assert amounts["mlp_neurons"] / amounts["hidden"] == pytest.approx(4, rel=0.3)
     assert [layers for _, layers in Noted.asked.values()] == [4, 3, 3], "depth goes first"
     assert [len(layer) for layer in model.removed["mlp_neurons"]].count(0) == 1, "the layer that went lost nothing else"
+
+
+def test_layers_keep_their_numbers_when_others_go() -> None:
+    model = wrapped("llama", layers=4)
+    Layers().remove(model, [flags(4, [0, 2, 3])])
+    of = Pruner(criterion=L2(), structure=MlpNeurons(), allocation=PerLayer(weights={2: 0.0}))
+    pruned(of, model, 0.25, layers=4)
+    assert [len(layer) for layer in model.removed["mlp_neurons"]] == [18, 0, 0, 18]
 
 
 @pytest.mark.parametrize("budget", [Parameters(), Macs()], ids=["parameters", "macs"])
