@@ -28,8 +28,8 @@ class PerLayer(Allocation):
     """
 
     weights: dict[int, float] = field(default_factory=dict)
-    """Number of the layer in the dense model, from 0 -> weight of the share that it loses, at least 0; a layer that is not named has 1. Only
-    their proportions count: 0 leaves a layer whole, 2 takes twice the share of 1."""
+    """Number of the layer in the dense model, from 0 -> weight of the share that it loses, at least 0; a layer that is
+    not named has 1. Only their proportions count: 0 leaves a layer whole, 2 takes twice the share of 1."""
 
     def __post_init__(self) -> None:
         for layer, weight in self.weights.items():
