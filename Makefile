@@ -21,7 +21,7 @@ ANALYSIS := $(BIN)/python -m analysis
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: FORCE help sweep study sync paper pictures figures report test test-slow test-slurm test-ray check fix clean
+.PHONY: FORCE help sweep study sync paper pictures figures report test test-slow test-slurm test-ray golden check fix clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -97,6 +97,9 @@ test-slurm: $(VENV)/.installed-slurm ## sweeps on a Slurm that is started for th
 test-ray: $(VENV)/.installed-ray ## sweeps on a Ray that is started for them
 	@$(BIN)/python -m pytest -q -m slow tests/sweeps/test_ray.py $(ARGS)
 
+golden: $(VENV)-golden/.installed ## rebuild the numbers of llm-compressor that tests compare with, in its own environment
+	@$(VENV)-golden/bin/python tests/golden/llmcompressor_masks.py
+
 check: $(VENV)/.installed-dev ## lint, format and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -106,8 +109,8 @@ fix: $(VENV)/.installed-dev ## format, and mend what the linter can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-clean: ## remove .venv and what tools leave; results in multirun/ stay
-	rm -rf $(VENV) build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean: ## remove .venv, .venv-golden and what tools leave; results in multirun/ stay
+	rm -rf $(VENV) $(VENV)-golden build dist src/*.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find src analysis tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -130,4 +133,9 @@ $(VENV)/.browser: | $(VENV)/.installed-dev
 
 $(VENV)/.installed-slurm $(VENV)/.installed-ray: $(VENV)/.installed-%: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$*]"
+	@touch $@
+
+$(VENV)-golden/.installed: tests/golden/requirements.txt | $(BIN)/python
+	$(BIN)/python -m venv --clear $(VENV)-golden
+	$(VENV)-golden/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -9,8 +9,16 @@ from collections.abc import Iterable, Sequence
 import pandas
 
 LOSSES = {"none": "none", "ce": "CE", "kl": "KL", "ce_kl": "CE + KL", "pseudo_label": "pseudo-label CE"}
-CRITERIA = {"l1": "L1", "l2": "L2", "random": "random"}
-SCHEDULES = {"one_shot": "one-shot"}
+METHODS = ("criterion", "structure", "allocation", "schedule")
+"""Columns whose choices are names of methods."""
+WORDS = {
+    word.lower(): word
+    for word in (
+        *("L1", "L2", "KL", "MLP", "KV", "AMC", "ERK", "FLAP", "OWL", "SET", "SLEB", "SNIP", "GraSP", "SynFlow"),
+        *("RigL", "SparseGPT", "Taylor", "Wanda"),
+    )
+}
+"""Words of methods' names that are not written as they are."""
 COLUMNS = {
     "train_size": "recovery questions",
     "subset": "recovery subset",
@@ -26,7 +34,6 @@ def is_gap(choice: object) -> bool:
 
 def value(column: str, choice: object) -> str:
     """A choice as a reader knows it; one that is not known here keeps its name."""
-    known = {"loss": LOSSES, "criterion": CRITERIA, "schedule": SCHEDULES}.get(column, {})
     if is_gap(choice):
         return ""
     if column == "sparsity":
@@ -36,7 +43,18 @@ def value(column: str, choice: object) -> str:
         text = re.sub(r"\b(?:\w+\.)+(\w+\.\w+=)", r"\1", str(choice))
         text = re.sub(r"=\S*/([^/\s]+/[^/\s]+)", r"=…/\1", text)
         return re.sub(r"\d*\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text)
-    return known.get(str(choice), str(choice))
+    if column in METHODS:
+        return method(str(choice))
+    return LOSSES.get(str(choice), str(choice)) if column == "loss" else str(choice)
+
+
+def method(name: str) -> str:
+    """A method as its paper writes it: `kv_groups` is `KV groups`. What is no plain name stays as it is."""
+    if name in ("n_m", "one_shot"):
+        return {"n_m": "N:M", "one_shot": "one-shot"}[name]
+    if not re.fullmatch("[a-z0-9_]+", name):
+        return name
+    return " ".join(WORDS.get(word, word) for word in name.split("_"))
 
 
 def side(factor: str, choice: object) -> str:
@@ -90,7 +108,7 @@ def units(structures: set[str]) -> str:
     """What sparsity counts: `MLP neurons`; `units` if there are several structures or none is named."""
     if len(structures) != 1 or structures == {""}:
         return "units"
-    return next(iter(structures)).replace("_", " ").replace("mlp", "MLP")
+    return method(next(iter(structures)))
 
 
 def spaced(number: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -67,6 +68,7 @@ def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
     import wandb
     from wandb_server import WandbServer
 
+    gc.freeze()  # what earlier tests left is not this one's
     wandb.teardown()  # its service reads the address when it starts, and an earlier test may have started it
     for name in ("DIR", "CACHE_DIR", "DATA_DIR", "CONFIG_DIR", "ARTIFACT_DIR"):
         folder = tmp_path / "wandb" / name.lower()
@@ -82,5 +84,7 @@ def wandb_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wa
         # a run that is left open fails a later test: its thread finds W&B torn down
         left_open = [thread for thread in threading.enumerate() if thread.name == "NetStatThr"]
         wandb.teardown()
+    gc.collect()  # a connection that nobody closed is told here, not in whichever test the collector comes
+    gc.unfreeze()
     assert not left_open, "a W&B run was not finished"
     server.check()

@@ -16,7 +16,7 @@ import sweeps
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis import tables, values
+from analysis import names, tables, values
 from analysis.collect import collect
 from analysis.comparison import compare
 from analysis.curves import points
@@ -344,3 +344,12 @@ def test_html_shows_names_as_they_are(tmp_path: Path) -> None:
 def test_negative_numbers_have_a_minus_sign() -> None:
     assert tables.latex("-0.3 [-1.2, 3]") == "$-$0.3 {[}$-$1.2, 3{]}"
     assert tables.latex("one-shot, tiny-2, 2022-01") == "one-shot, tiny-2, 2022-01"
+
+
+def test_methods_are_written_as_their_papers_write_them(tmp_path: Path) -> None:
+    written = table(renamed(tmp_path, criterion="sparsegpt"), facets=["criterion"]).written("markdown")
+    assert "| SparseGPT |" in written
+    assert names.value("structure", "kv_groups") == "KV groups"
+    assert names.value("structure", "n_m") == "N:M"
+    assert names.value("allocation", "per_layer") == "per layer"
+    assert names.value("loss", "kl") == "KL"

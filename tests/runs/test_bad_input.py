@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import BRIEF
+from conftest import BRIEF, records
 
 from analysis import status
 
@@ -135,3 +135,14 @@ def test_help_and_errors_come_without_torch(regraft) -> None:
     wrong = regraft("sparsity=2", PYTHONPROFILEIMPORTTIME="1")
     for result in (told, wrong):
         assert "pydantic" in result.stderr and "torch" not in result.stderr and "pandas" not in result.stderr
+
+
+def test_points_of_a_grid_that_do_not_go_together_refuse_it_or_are_left_out(regraft, tmp_path: Path) -> None:
+    grid = ("-m", "pipeline.repeat=[recover,evaluate]", "sparsity=0,0.5", "loss=none", *BRIEF)
+    refused = regraft(*grid)
+    assert refused.returncode != 0 and not records(tmp_path)
+    assert ": sparsity=0.5: must be 0 with a pipeline that prunes nothing" in refused.stderr
+    done = regraft(*grid, "hydra.sweeper.skip_refused=true")
+    assert done.returncode == 0, done.stderr
+    assert [record.config["sparsity"] for record in records(tmp_path)] == [0]
+    assert "1 points of the grid are left out: sparsity=0.5: must be 0" in done.stdout + done.stderr

@@ -52,7 +52,7 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
 
 
 def test_a_run_keeps_what_its_units_scored_and_what_it_was_asked(regraft: Regraft, tmp_path: Path) -> None:
-    result = regraft("-m", "sparsity=0,0.25", "loss=none", "sweep=mine", *BRIEF)
+    result = regraft("-m", "sparsity=0,0.25", "loss=none", "evaluation.questions=50", "sweep=mine", *BRIEF)
     assert result.returncode == 0, result.stderr
     sweep = tmp_path / "multirun" / "mine"
     by = {record.config["sparsity"]: record for record in records(sweep)}
@@ -74,7 +74,8 @@ def test_a_run_keeps_what_its_units_scored_and_what_it_was_asked(regraft: Regraf
     assert set(questions.columns) == set(QUESTION_COLUMNS)
     answers = pandas.read_parquet(sweep / by[0.25].run_id / "predictions.parquet").query("stage_index == 5")
     asked = answers.merge(questions, on=["split", "id"], validate="one_to_one")
-    assert len(asked) == len(answers) == len(questions)
+    assert len(asked) == len(answers) == len(questions) == 50
+    assert {row.n for row in by[0.25].rows if (row.metric, row.split) == ("accuracy", "test")} == {50}
     assert (asked["choices"].map(len) == asked["scores"].map(len)).all() and (asked["question"] != "").all()
 
 

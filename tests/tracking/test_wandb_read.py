@@ -8,7 +8,9 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 import wandb
 from recorded import ENTITY, PROJECT, begun, on_disk, recorded, wandb_path
@@ -271,6 +273,13 @@ def test_without_a_key_or_an_answer_it_says_so(
     assert not Path(FETCHED).exists() and os.environ["WANDB_API_KEY"] not in told
 
 
+def connections(server: WandbServer) -> list[Any]:
+    """Those that this process holds as a client of the server."""
+    port = urlsplit(server.url).port
+    held = psutil.Process().net_connections("tcp")
+    return [each for each in held if each.raddr and each.raddr.port == port and each.status != psutil.CONN_CLOSE_WAIT]
+
+
 def test_files_that_cannot_be_fetched_are_named_and_fetched_later(say: Say, wandb_server: WandbServer) -> None:
     one, _ = recorded(Path("multirun")), recorded(Path("multirun"), seed=1)
     assert sync.main(["multirun/study"]) == 0
@@ -281,6 +290,7 @@ def test_files_that_cannot_be_fetched_are_named_and_fetched_later(say: Say, wand
     old = digest(KEPT / "study" / one.name)
     wandb_server.fail_with(404, only="^GET objects|artifactsV2")
     code, told, _ = say("table", "--from", SOURCE)
+    assert not connections(wandb_server), "what was refused holds its connection until the collector comes"
     assert f"{KEPT}/study/{one.name}: its files cannot be read from W&B" in told
     assert digest(KEPT / "study" / one.name) == old
     wandb_server.heal()

@@ -10,7 +10,20 @@ from hydra_plugins.regraft_sweeper.runs import RunsSweeper, failed
 
 
 class ResumeSweeper(RunsSweeper):
-    """Hydra's grid sweeper, but resumable."""
+    """Hydra's grid sweeper, but resumable.
+
+    Args:
+        max_batch_size: Runs handed to the launcher at once; null hands over all.
+        params: Keys and values to sweep.
+        skip_refused: Leave out the points of the grid whose choices do not go together; otherwise one such point
+            refuses the sweep before anything runs.
+    """
+
+    def __init__(
+        self, max_batch_size: int | None, params: dict[str, str] | None = None, skip_refused: bool = False
+    ) -> None:
+        super().__init__(max_batch_size, params)
+        self.skip_refused = skip_refused
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run what is missing.

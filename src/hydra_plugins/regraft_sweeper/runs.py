@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from regraft import interruption
-from regraft.config.ranges import ConfigError
+from regraft.config.ranges import ConfigError, Incompatible
 from regraft.environment import commit, started_together
 from regraft.records import MANIFEST, Launch, Manifest, Record, SchemaError
 from regraft.stages.plan import run_id
@@ -46,6 +47,9 @@ class RunsSweeper(BasicSweeper):
         max_batch_size: Runs handed to the launcher at once; null hands over all.
         params: Keys and values to sweep, as on the command line; the command line comes first.
     """
+
+    skip_refused = False
+    """Whether points whose choices do not go together are left out."""
 
     def __init__(self, max_batch_size: int | None, params: dict[str, str] | None = None) -> None:
         super().__init__(max_batch_size, params)
@@ -79,7 +83,9 @@ class RunsSweeper(BasicSweeper):
         return [*(param for param in self._parse_config() if param.split("=")[0].lstrip("+~") not in given), *arguments]
 
     def finish(self, jobs: Sequence[Sequence[str]]) -> list[Finished]:
-        """See to it that each job has run; equal ones run once. The answers are in the order of `jobs`.
+        """See to it that each job has run; equal ones run once.
+
+        The answers are in the order of `jobs`, without those that `skip_refused` leaves out.
 
         Raises:
             ConfigError: The config of a run is wrong; no run has started.
@@ -96,7 +102,7 @@ class RunsSweeper(BasicSweeper):
         worker.begin_sweep()
         assert self.config is not None and self.hydra_context is not None
         self._composer = Composer(self.hydra_context.config_loader, self.config)
-        planned = [self._planned(job) for job in jobs]
+        planned = self._planned(jobs)
         by_id = {job.run_id: job for job in planned}
         todo = [job for job in by_id.values() if not job.is_finished]
         log.info("%s: %s, %d to do", self.folder, _counted(len(planned), len(by_id)), len(todo))
@@ -106,10 +112,22 @@ class RunsSweeper(BasicSweeper):
         errors = self._run(todo)
         return [Finished(job.overrides, job.run_id, job.folder, errors.get(job.run_id)) for job in planned]
 
-    def _planned(self, overrides: Sequence[str]) -> Job:
-        config = self._composer.config(overrides)
-        name = run_id(config)
-        return Job(tuple(overrides), name, self.folder / name, config.save_model)
+    def _planned(self, jobs: Sequence[Sequence[str]]) -> list[Job]:
+        planned = []
+        refused: Counter[str] = Counter()
+        for overrides in jobs:
+            try:
+                config = self._composer.config(overrides)
+            except Incompatible as error:
+                if not self.skip_refused:
+                    raise
+                refused[str(error).removeprefix(f"{' '.join(overrides)}: ")] += 1
+                continue
+            name = run_id(config)
+            planned.append(Job(tuple(overrides), name, self.folder / name, config.save_model))
+        for reason, points in refused.most_common():
+            log.info("%s: %d points of the grid are left out: %s", self.folder, points, reason)
+        return planned
 
     def _note(self, jobs: Sequence[Job]) -> None:
         """Write down what is asked for, together with what was asked for before."""

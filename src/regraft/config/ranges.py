@@ -9,6 +9,10 @@ class ConfigError(ValueError):
     """The user's config is wrong; the message names the key, the value, what is allowed and the next step."""
 
 
+class Incompatible(ConfigError):
+    """Each choice is right, but they do not go together."""
+
+
 def require(condition: bool, key: str, value: Any, allowed: str, next_step: str = "") -> None:
     """Raise unless `condition` holds.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_type_hints
 from regraft.config.checkpoint import Checkpoint
 from regraft.config.compatibility import check
 from regraft.config.components import Allowed, build, validated
-from regraft.config.ranges import ConfigError, require
+from regraft.config.ranges import ConfigError, Incompatible, require
 from regraft.evaluation.evaluation import Evaluation
 from regraft.interfaces import Component, Loss, Model, Schedule, Task, Teacher, Tracker
 from regraft.pruning.calibration import CalibrationQuestions
@@ -87,7 +87,10 @@ class RunConfig:
             "0.5 removes half of the units of each pruned block.",
         )
         require(self.seed >= 0, "seed", self.seed, "at least 0")
-        check(self)
+        try:
+            check(self)
+        except ConfigError as error:
+            raise Incompatible(str(error)) from None
 
 
 def told_secret(key: str) -> str:

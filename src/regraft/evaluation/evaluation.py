@@ -22,6 +22,8 @@ class Evaluation(Component):
     splits: tuple[Split, ...] = ("test",)
     """Questions to ask: `test` is what is reported, `selection` chooses hyper-parameters, `recovery` and `preparation`
     are what was trained on."""
+    questions: int | None = None
+    """The first so many of each split; null asks all. A quarter of the questions makes intervals twice as wide."""
     normalisation: Literal["sum", "character"] = "sum"
     """Which score decides: the sum of an answer's log-likelihoods, or that divided by its characters."""
     batch_size: int = 64
@@ -34,6 +36,7 @@ class Evaluation(Component):
     def __post_init__(self) -> None:
         require(len(self.splits) > 0, "splits", list(self.splits), "at least one split")
         require(len(set(self.splits)) == len(self.splits), "splits", list(self.splits), "a list without repeats")
+        require(self.questions is None or self.questions >= 1, "questions", self.questions, "null or at least 1")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
     def scores(

@@ -113,7 +113,7 @@ class Context:
         return self._units
 
     def labelled(self, split: str) -> tuple[LabelledQuestion, ...]:
-        """The questions of a split, all with answers.
+        """The questions of a split that are asked, all with answers.
 
         Raises:
             ConfigError: There are none, or some have no answer.
@@ -125,7 +125,7 @@ class Context:
                 f"evaluation.splits={split}: {self.config.task.name} has {len(questions)} questions there, "
                 f"{len(labelled)} of them with an answer. Choose another split."
             )
-        return labelled
+        return labelled[: self.config.evaluation.questions]
 
     def splits_learned(self, splits: tuple[Split, ...]) -> tuple[Split, ...]:
         """`splits`, and those that somebody learns from, where they have questions with answers."""

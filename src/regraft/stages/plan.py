@@ -176,4 +176,7 @@ def evaluate_key(config: RunConfig, model: str, dense: str) -> str:
 
 def questions_key(config: RunConfig) -> str:
     """Names the questions that the run is asked, for people who want to read them."""
-    return digest({"task": _task(config, "evaluation"), "splits": config.evaluation.splits})
+    asked: dict[str, Any] = {"task": _task(config, "evaluation"), "splits": config.evaluation.splits}
+    if config.evaluation.questions is not None:
+        asked["questions"] = config.evaluation.questions
+    return digest(asked)

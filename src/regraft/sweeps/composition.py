@@ -68,7 +68,7 @@ class Composer:
         try:
             return typed(composed, composed.hydra)
         except ConfigError as error:
-            raise ConfigError(f"{' '.join(job)}: {error}") from None
+            raise type(error)(f"{' '.join(job)}: {error}") from None
 
     def _base(self, files: tuple[str, ...]) -> DictConfig:
         if files not in self._composed:
