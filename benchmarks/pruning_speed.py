@@ -4,10 +4,10 @@
     python -m benchmarks.pruning_speed --dtype float32 --layers 4 --threads 2
 
 The model has the shape of OLMo2-1B (hidden 2048, intermediate 8192, 16 layers, 16 heads, vocabulary 100352) and random
-weights, so nothing is fetched. Reading once is the sum of every parameter's bytes, eight at a time as one integer: as
-fast as memory hands them over. The sum takes turns with each structure's pruning, round by round, so that whatever else
-the machine does falls on all alike; the ratios are of the medians. A round prunes a model of its own whose tensors are
-the first model's: what is cut is new, and the first stays whole.
+weights, so nothing is fetched. Reading once is the sum of |w| over all weights in float32, in blocks that stay in the
+processor's cache; beside it stands the sum of the bytes as integers, which asks nothing of a weight as a number. All
+take turns, round by round, so that whatever else the machine does falls on all alike; the ratios are of the medians. A
+round prunes a model of its own whose tensors are the first model's: what is cut is new, and the first stays whole.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from regraft.environment import describe
 from regraft.interfaces import LanguageModel, PruningContext, Structure
 from regraft.pruning.allocation.layerwise import Layerwise
 from regraft.pruning.criteria.l2 import L2
+from regraft.pruning.criteria.norms import BLOCK
 from regraft.pruning.pruner import Pruner
+from regraft.pruning.structures.kv_groups import KvGroups
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
 
-STRUCTURES: dict[str, Structure] = {"mlp_neurons": MlpNeurons()}
+STRUCTURES: dict[str, Structure] = {"mlp_neurons": MlpNeurons(), "kv_groups": KvGroups()}
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 LIMIT = 3.0
 """Times the reading that pruning may take."""
 
@@ -42,23 +45,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds; one more warms up")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a machine that others use as well")
     given = parser.parse_args(arguments)
     torch.set_num_threads(given.threads)
+    clock = CLOCKS[given.clock]
     model = olmo2_1b(getattr(torch, given.dtype), given.layers)
-    work: dict[str, Callable[[], Callable[[], object]]] = {"read": lambda: lambda: read(model)}
+    work: dict[str, Callable[[], Callable[[], object]]] = {
+        "read": lambda: lambda: read(model),
+        "touch": lambda: lambda: touch(model),
+    }
     work |= {name: lambda structure=structure: pruning(model, structure) for name, structure in STRUCTURES.items()}
     seconds: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(given.rounds + 1):
         for name, prepare in work.items():
             run = prepare()
-            started = time.perf_counter()
+            started = clock()
             run()
-            seconds[name].append(time.perf_counter() - started)
+            seconds[name].append(clock() - started)
     medians = {name: statistics.median(taken[1:]) for name, taken in seconds.items()}
     ratios = {name: median / medians["read"] for name, median in medians.items()}
     for name, median in medians.items():
         sys.stdout.write(f"{name:<12} {1000 * median:9.1f} ms   {ratios[name]:.2f} of reading once\n")
-    told = {"dtype": given.dtype, "layers": given.layers, "parameters": model.num_parameters(), "seconds": seconds}
+    told = {
+        "clock": given.clock,
+        "dtype": given.dtype,
+        "layers": given.layers,
+        "parameters": model.num_parameters(),
+        "seconds": seconds,
+    }
     sys.stdout.write(json.dumps(told | describe(torch.device("cpu"))) + "\n")
     return int(max(ratios.values()) > LIMIT)
 
@@ -85,8 +99,15 @@ def olmo2_1b(dtype: torch.dtype, layers: int) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def read(model: PreTrainedModel) -> int:
-    """The sum of all bytes, eight at a time."""
+def read(model: PreTrainedModel) -> float:
+    """The sum of |w| over all weights in float32, block by block: the least that can be asked of each weight."""
+    flat = (parameter.view(-1) for parameter in model.parameters())
+    return sum(float(block.float().abs().sum()) for weights in flat for block in weights.split(BLOCK))
+
+
+@torch.no_grad()
+def touch(model: PreTrainedModel) -> int:
+    """The sum of all bytes, eight at a time as one integer: as fast as memory hands them over."""
     return sum(int(parameter.view(-1).view(torch.int64).sum()) for parameter in model.parameters())
 
 

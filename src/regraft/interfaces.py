@@ -246,10 +246,9 @@ class Part:
         turned = tensor.movedim(self.dimension, 0)
         if self.index is None:
             return turned.reshape(-1, 1)
-        units, width = self.index.shape
-        if width != 1 or not self.is_whole:
+        if not self.is_whole:
             turned = turned.index_select(0, self.index.flatten().to(tensor.device))
-        return turned.reshape(units, -1)
+        return turned.reshape(len(self.index), -1)
 
     @property
     def is_whole(self) -> bool:

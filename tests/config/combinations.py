@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,12 @@ MICRO = (
     *("model.world.entities=12", "model.world.types=4", "model.world.relations=4", "task.test_relations=1"),
     *("task.world.entities=12", "task.world.types=4", "task.world.relations=4"),
     *("recovery.steps=2", "recovery.batch_size=4", "calibration.questions=4", "calibration.batch_size=4"),
-    *("tracker=none", "runtime.progress=false", "sparsity=0.5"),
+    *("evaluation.questions=4", "tracker=none", "runtime.progress=false", "sparsity=0.5"),
 )
 """Overrides of a model of some twenty thousand parameters and a run of a tenth of a second."""
+
+CANDIDATES = 100
+"""That are looked at for each pair."""
 
 Combination = tuple[str, ...]
 """A choice of each of `GROUPS`."""
@@ -74,25 +77,31 @@ def base() -> RunConfig:
     return load(composed())
 
 
+Pair = tuple[int, str, int, str]
+
+
+def pairs(combination: Combination) -> list[Pair]:
+    """Any two of its choices, with their places."""
+    places = itertools.combinations(range(len(combination)), 2)
+    return [(one, combination[one], other, combination[other]) for one, other in places]
+
+
 def covering(combinations: Sequence[Combination]) -> list[Combination]:
-    """Combinations that hold every pair of choices that any of the given ones holds: greedy, most new pairs first."""
+    """Combinations that hold every pair of choices that any of the given ones holds.
 
-    def pairs(combination: Combination) -> frozenset[tuple[int, str, int, str]]:
-        return frozenset(
-            (one, combination[one], other, combination[other])
-            for one, other in itertools.combinations(range(len(combination)), 2)
-        )
-
-    held = {combination: pairs(combination) for combination in combinations}
-    missing = set().union(*held.values())
+    Greedy: for the next pair that is missing, of some candidates that hold it the one with most other missing pairs.
+    """
+    holding: dict[Pair, list[Combination]] = {}
+    for combination in combinations:
+        for pair in pairs(combination):
+            holding.setdefault(pair, []).append(combination)
+    missing = dict.fromkeys(holding)
     chosen = []
     while missing:
-        # what promised little before promises no more now: most candidates need not be counted again
-        best = max(held, key=lambda combination: len(held[combination] & missing))
+        candidates = holding[next(iter(missing))]
+        step = max(len(candidates) // CANDIDATES, 1)
+        best = max(candidates[::step], key=lambda combination: sum(pair in missing for pair in pairs(combination)))
         chosen.append(best)
-        missing -= held[best]
-        held = {combination: new for combination, pair in held.items() if (new := pair & missing)}
+        for pair in pairs(best):
+            missing.pop(pair, None)
     return chosen
-
-
-Refusal = Callable[[Combination], bool]

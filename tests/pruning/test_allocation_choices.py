@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
-from test_trial import Layers, Weights
 
 from regraft.__main__ import conf
 from regraft.config.ranges import ConfigError
@@ -25,6 +24,10 @@ from regraft.pruning.allocation.layerwise import Layerwise
 from regraft.pruning.allocation.optuna_search import OptunaSearch
 from regraft.pruning.allocation.owl import Owl
 from regraft.pruning.allocation.standardised import Standardised
+from regraft.pruning.structures.hidden import Hidden
+from regraft.pruning.structures.layers import Layers
+from regraft.pruning.structures.n_m import NM
+from regraft.pruning.structures.weights import Weights
 from regraft.sweeps.composition import Composer
 from regraft.sweeps.identity import register
 
@@ -38,13 +41,6 @@ CHOICES: dict[str, Allocation] = {
     "optuna": OptunaSearch(loss=CrossEntropy()),
     "amc": Amc(loss=CrossEntropy()),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pattern(Weights):
-    """Weights of which a pattern says how many go, for this test."""
-
-    even = True
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +72,7 @@ def test_what_has_nothing_to_share_out_is_refused(composer: Composer) -> None:
     config = composed(composer)
     for allocation in CHOICES.values():
         replace(config, pruner=replace(config.pruner, structure=Weights(), allocation=allocation))
-        for structure in (Layers(), Pattern()):
+        for structure in (Layers(), Hidden(), NM()):
             pruner = replace(config.pruner, structure=structure, allocation=allocation)
             if isinstance(allocation, Layerwise):
                 assert replace(config, pruner=pruner).pruner == pruner

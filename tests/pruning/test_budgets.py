@@ -275,6 +275,14 @@ def test_depth_and_width_share_one_budget() -> None:
     assert [len(layer) for layer in model.removed["mlp_neurons"]].count(0) == 1, "the layer that went lost nothing else"
 
 
+def test_layers_keep_their_numbers_when_others_go() -> None:
+    model = wrapped("llama", layers=4)
+    Layers().remove(model, [flags(4, [0, 2, 3])])
+    of = Pruner(criterion=L2(), structure=MlpNeurons(), allocation=PerLayer(weights={2: 0.0}))
+    pruned(of, model, 0.25, layers=4)
+    assert [len(layer) for layer in model.removed["mlp_neurons"]] == [18, 0, 0, 18]
+
+
 @pytest.mark.parametrize("budget", [Parameters(), Macs()], ids=["parameters", "macs"])
 def test_a_combination_in_steps_never_gives_back(budget: Budget) -> None:
     parts = {"depth": share(Layers(), criterion=Random()), "heads": share(KvGroups()), "neurons": share(MlpNeurons())}

@@ -14,9 +14,13 @@ import pytest
 import questions
 import torch
 from architectures import HIDDEN, LAYERS, tiny_model
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from standins import Heads, Hidden, Layers, Weights
 from torch import nn
 
+from regraft.__main__ import conf
+from regraft.config.components import Allowed, build
 from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.distillation.losses.kl import KL
@@ -34,6 +38,7 @@ from regraft.pruning.criteria.sleb import SLEB
 from regraft.pruning.criteria.taylor import Taylor
 from regraft.pruning.criteria.wanda import Wanda
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
+from regraft.sweeps.identity import register, typed
 
 GOLD = CrossEntropy()
 CHOICES = CrossEntropy(reads="choices")
@@ -466,3 +471,36 @@ def test_needs() -> None:
     assert {type(criterion).kinds for criterion, structure, _ in ALL if structure.kind == "layers"} == {
         frozenset({"layers"})
     }
+
+
+NAMED = {
+    "activation": Activation(),
+    "angular_distance": AngularDistance(),
+    "block_influence": BlockInfluence(),
+    "flap": FLAP(),
+    "gates": Gates(loss=GOLD),
+    "kl_taylor": KLTaylor(hard=CHOICES, soft=SharpenedKL()),
+    "max_abs": MaxAbs(),
+    "sleb": SLEB(),
+    "taylor": Taylor(loss=GOLD),
+    "wanda": Wanda(),
+}
+
+
+def test_the_command_line_builds_them() -> None:
+    with initialize_config_dir(str(conf()), version_base="1.3"):
+        for name, expected in NAMED.items():
+            composed = compose(overrides=["+pruner=mlp", f"pruner/criterion={name}"])
+            plain = OmegaConf.to_container(composed, resolve=True)
+            assert build(plain, "", Allowed())["pruner"].criterion == expected
+        other = compose(overrides=["+pruner=mlp", "pruner/criterion=taylor", "loss@pruner.criterion.loss=kl"])
+        plain = OmegaConf.to_container(other, resolve=True)
+        assert build(plain, "", Allowed())["pruner"].criterion == Taylor(loss=KL())
+
+
+def test_units_that_a_criterion_does_not_know_are_refused_when_composed() -> None:
+    register()
+    with initialize_config_dir(str(conf()), version_base="1.3"):
+        composed = compose("config", ["pruner/criterion=sleb"], return_hydra_config=True)
+        with pytest.raises(ConfigError, match="SLEB knows layers, and the units of mlp_neurons are neurons"):
+            typed(composed, composed.hydra)

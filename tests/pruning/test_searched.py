@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import planted
@@ -16,19 +16,21 @@ import questions
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_trial import Weights, hooks, language_model
+from test_trial import hooks, language_model
 
 from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.distillation.losses.kl import KL
 from regraft.distillation.losses.none import NoRecovery
-from regraft.interfaces import Scored
+from regraft.interfaces import LanguageModel, Scored
 from regraft.pruning.allocation import amc
 from regraft.pruning.allocation.amc import Amc, truncated_normal
 from regraft.pruning.allocation.evolutionary import Evolutionary
 from regraft.pruning.allocation.greedy import Greedy
 from regraft.pruning.allocation.optuna_search import OptunaSearch
 from regraft.pruning.allocation.search import Searched
+from regraft.pruning.structures.mlp_neurons import MlpNeurons
+from regraft.pruning.structures.weights import Weights
 from regraft.pruning.trial import Trial
 
 Make = Callable[..., Searched]
@@ -40,6 +42,14 @@ SEARCHES: dict[str, Make] = {
 }
 MOST = 45
 """Units that a layer of 48 may lose under the default floor."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewerLeft(MlpNeurons):
+    """Of the precious layer 20 are gone."""
+
+    def left(self, model: LanguageModel) -> list[int]:
+        return [units - 20 * (layer == planted.PRECIOUS) for layer, units in enumerate(planted.UNITS)]
 
 
 def searched(make: Make, scored: Scored | None = None, sparsity: float = 0.5, **fields: Any) -> tuple[list[int], dict]:
@@ -93,7 +103,8 @@ def test_what_is_gone_stays_gone(name: str) -> None:
     scores = list(scored.scores)
     # the useless layer lost nothing and the precious one 20 before: masked, for this test
     scores[planted.PRECIOUS] = scores[planted.PRECIOUS].index_fill(0, torch.arange(20), float("-inf"))
-    losses, _ = searched(SEARCHES[name], replace(scored, scores=scores), evaluations=12)
+    scored = replace(scored, scores=scores, structure=FewerLeft())
+    losses, _ = searched(SEARCHES[name], scored, evaluations=12)
     assert sum(losses) == 96 and losses[planted.PRECIOUS] >= 20
 
 
@@ -125,10 +136,10 @@ def test_the_matrices_of_a_layer_are_one_decision() -> None:
     context = planted.problem(calibration=questions.Made(dense=copy.deepcopy(model))).context
     scored = Scored(model=model, structure=structure, scores=scores, dense_units=units, context=context)
     losses, told = searched(Evolutionary, scored, evaluations=10)
-    assert len(told["layers"]) == 3 and len(losses) == 9 and sum(losses) == sum(units) // 2
+    assert len(told["layers"]) == 3 and len(losses) == 21 and sum(losses) == sum(units) // 2
     shares = [lost / each for lost, each in zip(losses, units, strict=True)]
     for layer in range(3):
-        within = shares[3 * layer : 3 * layer + 3]
+        within = shares[7 * layer : 7 * layer + 7]
         assert max(within) - min(within) <= 1.001 / min(units)
     assert max(shares) - min(shares) > 0.01
 

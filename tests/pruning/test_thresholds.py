@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from units import scored
+from units import Made, scored
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Allocation
+from regraft.interfaces import Allocation, LanguageModel
 from regraft.pruning.allocation.global_threshold import GlobalThreshold
 from regraft.pruning.allocation.layerwise import removed
 from regraft.pruning.allocation.standardised import Standardised, standardised
@@ -22,11 +23,23 @@ BOTH = [GlobalThreshold, Standardised]
 groups = st.lists(st.lists(st.integers(-8, 8).map(float), min_size=2, max_size=12), min_size=1, max_size=5)
 
 
+class Masked(Made):
+    """Units whose score is minus infinity are gone."""
+
+    def __init__(self, scores: list[torch.Tensor]) -> None:
+        super().__init__(*({"up": torch.zeros(len(score), 1)} for score in scores))
+        self.there_are = [int(score.isfinite().sum()) for score in scores]
+
+    def left(self, model: LanguageModel) -> list[int]:
+        return self.there_are
+
+
 def losses(
     allocation: Allocation, scores: list[list[float]], sparsity: float, dense: list[int] | None = None
 ) -> list[int]:
     given = [torch.tensor(score, dtype=torch.float64) for score in scores]
-    return allocation.losses(scored(given, dense or [len(score) for score in scores]), sparsity)
+    made = scored(given, dense or [len(score) for score in scores])
+    return allocation.losses(replace(made, structure=Masked(given)), sparsity)
 
 
 def one_by_one(scores: list[list[float]], total: int, floor: float) -> list[int]:

@@ -105,3 +105,36 @@ def test_a_shuffled_pruner_is_another_run_and_an_unshuffled_one_leaves_no_trace(
     assert run_id(composed("pruner.shuffled=false")) == run_id(composed()) != run_id(composed("pruner.shuffled=true"))
     one, other = (keys(composed("pruner.shuffled=true", f"seed={seed}"))["2 prune"] for seed in (0, 1))
     assert one != other
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["schedule=rigl"], "RigL moves masks while the model trains.*Choose pruner/structure=weights"),
+        (
+            ["schedule=set", "pruner/structure=weights", "runtime.shard=true"],
+            "runtime.shard=true: must be false with schedule=SparseEvolution",
+        ),
+        (["pruner/allocation=erk"], "Erk knows weights, and the units of mlp_neurons are neurons"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(composed: Composed, overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        composed(*overrides)
+
+
+def test_a_schedule_that_trains_masks_moves_the_recovery_and_no_other_does(composed: Composed) -> None:
+    ones = ("pruner/structure=weights", "pruner/criterion=random", "pipeline=evaluate_last")
+    found = {name: keys(composed(*ones, f"schedule={name}")) for name in ("one_shot", "set", "rigl")}
+    assert len({each["2 prune"] for each in found.values()}) == 1
+    assert len({each["3 recover"] for each in found.values()}) == 3
+    other = keys(composed(*ones, "schedule=rigl", "schedule.interval=7"))
+    assert other["3 recover"] != found["rigl"]["3 recover"]
+
+
+def test_criteria_that_train_depend_on_seed_and_recovery(composed: Composed) -> None:
+    ones = ("pruner/structure=weights", "pruner/criterion=movement")
+    base = keys(composed(*ones))["2 prune"]
+    for change in ("seed=1", "recovery.batch_size=8", "task.train_size=64", "pruner.criterion.steps=9"):
+        assert keys(composed(*ones, change))["2 prune"] != base, change
+    assert keys(composed(*ones, "loss=ce"))["2 prune"] == base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,9 @@ from omegaconf import open_dict
 from regraft.__main__ import conf
 from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
+from regraft.pruning.allocation.layerwise import Layerwise
+from regraft.pruning.budgets.units import Units
+from regraft.pruning.structures.mlp_neurons import MlpNeurons
 from regraft.stages.plan import PlannedStage, plan, run_id
 from regraft.sweeps.identity import register, typed
 
@@ -168,3 +172,44 @@ def test_a_sparsity_out_of_range_is_refused(composed: Composed, sparsity: str) -
 def test_a_pipeline_must_end_with_a_measurement(composed: Composed) -> None:
     with pytest.raises(ConfigError, match=r"pipeline\.repeat=\['prune'\]: must be a list that ends with evaluate"):
         composed("pipeline.repeat=[prune]")
+
+
+def test_a_budget_moves_what_it_decides_and_no_more(composed: Composed) -> None:
+    plain = composed()
+    assert run_id(composed("pruner/budget=units")) == run_id(plain)
+    assert run_id(composed("evaluation.latency=false")) == run_id(plain)
+    parameters, macs = composed("pruner/budget=parameters"), composed("pruner/budget=macs")
+    assert len({run_id(config) for config in (plain, parameters, macs)}) == 3
+    # how long the evaluation's questions are decides what a token multiplies, not how many parameters there are
+    for budget, moved in (("parameters", False), ("macs", True), ("latency", True)):
+        for other in ("task.test_relations=2", "evaluation.questions=5"):
+            one, another = (keys(composed(f"pruner/budget={budget}", *more))["2 prune"] for more in ((), (other,)))
+            assert (one != another) == moved, (budget, other)
+    # at a step before the last a budget may stay unmet: that is another stage
+    of = ("pruner/budget=parameters", "pruner.budget.at_most=9")
+    stepwise = composed(*of, "schedule=iterative", "schedule.steps=2", "sparsity=0.5")
+    assert keys(stepwise)["2 prune"] != keys(composed(*of, "sparsity=0.25"))["2 prune"]
+
+
+def test_a_combination_is_built_from_the_command_line(composed: Composed) -> None:
+    config = composed("pruner=combined", "pruner/criterion@pruner.parts.depth.criterion=random", "pruner/budget=macs")
+    assert [pruner.structure.name for pruner in config.pruner.pruners] == ["layers", "kv_groups", "mlp_neurons"]
+    assert config.pruner.uses_seed and not config.pruner.needs
+    assert not composed("pruner=combined").pruner.uses_seed
+    assert run_id(config) != run_id(composed("pruner=combined"))
+
+
+def test_what_saves_nothing_of_a_budget_is_refused(composed: Composed) -> None:
+    config = composed("pruner/budget=macs")
+
+    class Weights(MlpNeurons):
+        kind = "weights"
+
+    class Searched(Layerwise):
+        searches = True
+
+    with pytest.raises(ConfigError, match="pruner/budget=macs: .*as much without its weights.*budget=units"):
+        replace(config, pruner=replace(config.pruner, structure=Weights()))  # type: ignore[type-var]
+    with pytest.raises(ConfigError, match="pruner/budget=macs: must be units with pruner.allocation=Searched"):
+        replace(config, pruner=replace(config.pruner, allocation=Searched()))  # type: ignore[type-var]
+    replace(config, pruner=replace(config.pruner, allocation=Searched(), budget=Units()))  # type: ignore[type-var]

@@ -118,10 +118,11 @@ def _check_training(config: RunConfig) -> None:
             "frozen. Choose recovery.lora=null."
         )
     for pruner in config.pruner.pruners:
-        if pruner.structure.kind != "weights":
+        if pruner.structure.kind != "weights" or pruner.structure.even:
+            why = "its pattern would be lost" if pruner.structure.even else "it has none: its units are cut out"
             raise ConfigError(
-                f"schedule={type(schedule).__name__} moves masks while the model trains, and {pruner.structure.name} "
-                "has none: its units are cut out. Choose pruner/structure=weights."
+                f"schedule={type(schedule).__name__} moves masks while the model trains, and of "
+                f"{pruner.structure.name} {why}. Choose pruner/structure=weights."
             )
         if pruner.structure.only_sparsity is not None:
             raise ConfigError(

@@ -139,21 +139,24 @@ def _rows(inputs: torch.Tensor, batch: Batch) -> torch.Tensor:
     import torch
 
     if inputs.ndim == 3:
-        there = tokens(batch)
-        inputs = inputs.flatten(0, 1) if bool(there.all()) else inputs[there]
+        there = tokens(batch).flatten()
+        inputs = inputs.flatten(0, 1)
+        if not bool(there.all()):
+            inputs = inputs.index_select(0, there.nonzero().flatten())
     return inputs if inputs.dtype == torch.float64 else inputs.float()
 
 
 def _of_rows(rows: torch.Tensor) -> Statistics:
-    from torch.linalg import vector_norm
-
     mean = rows.mean(dim=0)
+    # on a CPU a norm along the rows takes ten times as long as these sums
+    deviations = (rows - mean).square_().sum(dim=0)
+    sizes = rows.abs()
     return Statistics(
         count=len(rows),
         mean=mean.double(),
-        deviations=vector_norm(rows - mean, dim=0).double() ** 2,
-        absolute=vector_norm(rows, ord=1, dim=0).double(),
-        largest=vector_norm(rows, ord=float("inf"), dim=0).double(),
+        deviations=deviations.double(),
+        absolute=sizes.sum(dim=0).double(),
+        largest=sizes.amax(dim=0).double(),
     )
 
 

@@ -169,7 +169,8 @@ def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
     if needs:
         identity |= {"calibration": described(config.calibration), "task": _task(config, "recovery")}
     if config.pruner.budget.reads_length:
-        identity["length"] = [config.evaluation.splits[0], _task(config, "evaluation")]
+        asked = config.evaluation
+        identity["length"] = [asked.splits[0], asked.questions, _task(config, "evaluation")]
     if config.pruner.budget.tries and target == config.sparsity:
         identity["last"] = True
     if "teacher_logits" in needs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ from regraft.pruning.pruner import PrunedGroup
 from regraft.records import SCORES
 from regraft.stages.calibration import Questions
 from regraft.stages.context import Context
-from regraft.stages.fingerprints import weights
+from regraft.stages.fingerprints import units, weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
 
@@ -92,14 +91,3 @@ def _histogram(group: PrunedGroup) -> pandas.DataFrame:
             "removed": removed,
         }
     )
-
-
-def units(model: LanguageModel) -> str:
-    """Digest of the units removed so far, in the numbering of the dense model."""
-    if not model.masks:
-        return digest(model.removed)
-    masks = {
-        name: hashlib.sha256(numpy.packbits(mask.cpu().numpy()).tobytes()).hexdigest()
-        for name, mask in model.masks.items()
-    }
-    return digest([model.removed, masks])

@@ -14,7 +14,7 @@ from regraft.records import TRAINING
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
 from regraft.stages.context import Context
-from regraft.stages.fingerprints import weights
+from regraft.stages.fingerprints import units, weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
 from regraft.tasks.packing import move
@@ -88,7 +88,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     )
     trainer.run()
     return Outcome(
-        fingerprints={"model_in": entered, "batches": batches.fingerprint()},
+        fingerprints={"model_in": entered, "batches": batches.fingerprint()}
+        | ({"units": units(model)} if config.schedule.during_recovery else {}),
         details={
             "first_step": earlier,
             "steps": last - first,

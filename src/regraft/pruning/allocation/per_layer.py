@@ -17,6 +17,7 @@ from typing import ClassVar
 
 from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import Allocation, Scored
+from regraft.pruning import numbering
 from regraft.pruning.allocation.layerwise import removed
 
 
@@ -30,8 +31,8 @@ class PerLayer(Allocation):
     compares_scores: ClassVar[bool] = False
 
     weights: dict[int, float] = field(default_factory=dict)
-    """Layer number, from 0 -> weight of the share that it loses, at least 0; a layer that is not named has 1. Only
-    their proportions count: 0 leaves a layer whole, 2 takes twice the share of 1."""
+    """Number of the layer in the dense model, from 0 -> weight of the share that it loses, at least 0; a layer that is
+    not named has 1. Only their proportions count: 0 leaves a layer whole, 2 takes twice the share of 1."""
 
     def __post_init__(self) -> None:
         for layer, weight in self.weights.items():
@@ -47,14 +48,16 @@ class PerLayer(Allocation):
         import torch
 
         dense_units = scored.dense_units
+        groups = scored.structure.groups(scored.model.model)
+        number = numbering.dense_number(scored.model, groups)
         for layer in self.weights:
-            if layer >= len(dense_units):
+            if layer >= number:
                 raise ConfigError(
                     f"pruner.allocation.weights.{layer}={self.weights[layer]}: must name a layer of the model, "
-                    f"0 to {len(dense_units) - 1}."
+                    f"0 to {number - 1}."
                 )
         total = removed(sum(dense_units), sparsity)
-        weights = [self.weights.get(layer, 1.0) for layer in range(len(dense_units))]
+        weights = [self.weights.get(layer, 1.0) for layer in numbering.places(scored.model, groups)]
         spare = [units - 1 if weight > 0 else 0 for units, weight in zip(dense_units, weights, strict=True)]
         if total > sum(spare):
             highest = math.floor(10_000 * sum(spare) / sum(dense_units)) / 10_000

@@ -1,15 +1,23 @@
-"""What the norm criteria share: one norm a matrix, combined over the matrices in which a unit owns something."""
+"""What the norm criteria share: one norm a matrix, combined over the matrices in which a unit owns something.
+
+The norm of what a unit owns is the norm of the norms of its rows or columns. So a matrix is read once, as it is stored,
+block by block: the conversion to float32 and the squares of a block never leave the processor's cache.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Group
+from regraft.interfaces import Group, Part
 
 if TYPE_CHECKING:
     import torch
+
+BLOCK = 2**17
+"""Numbers of a block, about."""
 
 
 def norms(group: Group, projections: Sequence[str] | None, order: float) -> list[torch.Tensor]:
@@ -22,11 +30,50 @@ def norms(group: Group, projections: Sequence[str] | None, order: float) -> list
     """
     import torch
 
-    weights = group.weights()
-    found = [weights[name] for name in (weights if projections is None else projections) if name in weights]
+    parts: dict[str, list[Part]] = {}
+    for part in group.parts:
+        if part.attribute == "weight" and part.side != "scales":
+            parts.setdefault(part.name, []).append(part)
+    found = [parts[name] for name in (parts if projections is None else projections) if name in parts]
     if not found:
         raise ConfigError(
-            f"pruner.criterion.projections={list(projections or ())}: must name at least one of {', '.join(weights)}, "
+            f"pruner.criterion.projections={list(projections or ())}: must name at least one of {', '.join(parts)}, "
             f"the matrices of the {group.name}."
         )
-    return [torch.linalg.vector_norm(weight, ord=order, dim=1, dtype=torch.float32) for weight in found]
+    norms = []
+    for named in found:
+        each = [of_units(part, order) for part in named]
+        # matrices that all units share stand side by side, those of one unit are its line
+        shared = named[0].unit is None
+        norms.append(torch.linalg.vector_norm(torch.stack(each), ord=order, dim=0) if shared else torch.cat(each))
+    return norms
+
+
+def of_units(part: Part, order: float) -> torch.Tensor:
+    """The p-norm of what each unit owns of one matrix, (units,) float32."""
+    import torch
+
+    weight = part.parameter.detach()
+    if part.index is None:
+        return part.of(weight).flatten().float().abs()
+    lines = of_rows(weight, order) if part.dimension == 0 else of_columns(weight, order)
+    return torch.linalg.vector_norm(lines[part.index.to(lines.device)], ord=order, dim=1)
+
+
+def of_rows(weight: torch.Tensor, order: float) -> torch.Tensor:
+    """The p-norm of each row, (rows,) float32."""
+    import torch
+
+    blocks = weight.split(max(1, BLOCK // weight.shape[1]))
+    return torch.cat([torch.linalg.vector_norm(block.float(), ord=order, dim=1) for block in blocks])
+
+
+def of_columns(weight: torch.Tensor, order: float) -> torch.Tensor:
+    """The p-norm of each column, (columns,) float32."""
+    import torch
+
+    blocks = weight.split(max(1, BLOCK // weight.shape[1]))
+    if math.isinf(order):
+        return torch.stack([block.abs().amax(dim=0) for block in blocks]).amax(dim=0).float()
+    powers = [block.float().abs().pow(order).sum(dim=0) for block in blocks]
+    return torch.stack(powers).sum(dim=0).pow(1 / order)

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from regraft.interfaces import Group, Kind
+from regraft.models.widths import WIDTH_KEYS
 from regraft.pruning.structures.cut import Cut
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-WIDTH_KEYS = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
-"""Config keys in which architectures keep the width of the block."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,152 @@
+"""Every composition of criterion, structure, allocation, schedule and loss: refused with a reason, or it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from combinations import GROUPS, Combination, all_of, base, choices, components, composed, covering, put_together
+
+from regraft.config.ranges import Incompatible
+from regraft.config.schema import RunConfig, load
+from regraft.run import run
+
+NEURONS, HEADS, HIDDEN, LAYERS, WEIGHTS, PATTERN = "mlp_neurons", "kv_groups", "hidden", "layers", "weights", "n_m"
+EVERY = {NEURONS, HEADS, HIDDEN, LAYERS, WEIGHTS, PATTERN}
+SINGLE = {WEIGHTS, PATTERN}
+SCORES = {
+    # what is known of weights alone, and of gradients, is known of whatever owns weights
+    **dict.fromkeys(("random", "l1", "l2", "max_abs", "magnitude", "taylor"), EVERY),
+    # what a unit says, as the linear map behind it hears it
+    "activation": {NEURONS, HEADS, HIDDEN},
+    "wanda": {NEURONS, HEADS, HIDDEN, *SINGLE},
+    **dict.fromkeys(("flap", "gates", "kl_taylor"), {NEURONS, HEADS}),
+    # how a layer moves the residual stream, or what the model is without it
+    **dict.fromkeys(("block_influence", "angular_distance", "sleb"), {LAYERS}),
+    "sparsegpt": SINGLE,
+    **dict.fromkeys(("snip", "grasp", "synflow"), {NEURONS, *SINGLE}),
+    **dict.fromkeys(("movement", "soft_movement", "l1_regularised", "group_lasso"), {NEURONS, *SINGLE}),
+}
+"""Criterion -> structures whose units it can score, as its paper has it."""
+ONE_LAYER_AFTER_THE_OTHER = {"wanda": {WEIGHTS, PATTERN}, "sparsegpt": {WEIGHTS, PATTERN}}
+NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
+"""Allocations that know how much goes before anything is scored."""
+MOVES_MASKS = {"set", "rigl"}
+IN_STEPS = {"iterative", "rounds"}
+
+
+def goes_together(combination: Combination) -> bool:
+    """What the docs say, in other words than the code."""
+    criterion, structure, allocation, schedule, _ = combination
+    if structure not in SCORES[criterion]:
+        return False
+    if structure in (HIDDEN, LAYERS, PATTERN) and allocation != "layerwise":
+        return False  # nothing to share out: one group, or a pattern that says it all
+    if allocation == "erk" and structure != WEIGHTS:
+        return False  # densities by the shapes of matrices
+    if structure in ONE_LAYER_AFTER_THE_OTHER.get(criterion, ()) and allocation not in NEEDS_NO_SCORES:
+        return False
+    if schedule in MOVES_MASKS and structure != WEIGHTS:
+        return False
+    return not (structure == PATTERN and schedule in IN_STEPS)
+
+
+@pytest.fixture(scope="module")
+def parts() -> dict[str, dict[str, Any]]:
+    return {group: components(group) for group in GROUPS}
+
+
+@pytest.fixture(scope="module")
+def whole() -> RunConfig:
+    return base()
+
+
+def chosen(parts: dict[str, dict[str, Any]], combination: Combination) -> dict[str, Any]:
+    return {group: parts[group][choice] for group, choice in zip(GROUPS, combination, strict=True)}
+
+
+def test_the_table_knows_every_criterion() -> None:
+    assert set(SCORES) == set(choices("pruner/criterion"))
+    assert set(choices("pruner/structure")) == EVERY
+
+
+def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
+    wrong: Counter[tuple[str, str]] = Counter()
+    refused = 0
+    every = all_of()
+    for combination in every:
+        try:
+            put_together(whole, chosen(parts, combination))
+        except Incompatible as error:
+            refused += 1
+            if goes_together(combination):
+                wrong["refused", f"{combination[:4]}: {error}"] += 1
+            # a reason, and the next step
+            assert "Choose " in str(error) and len(str(error)) > 60, error
+        else:
+            if not goes_together(combination):
+                wrong["let through", f"{combination[:4]}"] += 1
+    assert not wrong, "\n".join(f"{what} {times} times: {which}" for (what, which), times in wrong.most_common(12))
+    assert 0 < refused < len(every)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["pruner/criterion=sleb"], "SLEB knows layers, and the units of mlp_neurons are neurons"),
+        (["pruner/structure=layers", "pruner/allocation=global"], "Layers has one group"),
+        (["pruner/structure=n_m", "sparsity=0.3"], "sparsity=0.3: must be 0 or 0.5 with NM"),
+        (["schedule=rigl"], "RigL moves masks while the model trains, and of mlp_neurons it has none"),
+        (["schedule=rigl", "pruner/structure=n_m"], "of n_m its pattern would be lost"),
+        (["schedule=set", "pruner=weights", "recovery.lora={_target_: regraft.recovery.lora.Lora}"], "lora"),
+        (["pipeline=from_scratch", "schedule=iterative"], "Choose schedule=one_shot"),
+        (["pruner=wanda", "pruner/allocation=global"], "scores a layer after those before it"),
+        (["pruner=weights", "pruner/budget=latency"], "budget"),
+        (["pruner/allocation=greedy", "pruner/budget=parameters"], "tries models out"),
+        (["pruner/allocation=global", "save_model=true"], "export=padded"),
+    ],
+)
+def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: list[str], reason: str) -> None:
+    with pytest.raises(Incompatible) as refused:
+        load(composed(*overrides))
+    assert reason in str(refused.value)
+
+
+COVERING = covering([combination for combination in all_of() if goes_together(combination)])
+"""All pairs of choices that go together in some composition."""
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("combinations")
+
+
+@pytest.mark.parametrize("start", range(0, len(COVERING), 8))
+def test_what_is_let_through_runs(
+    start: int, parts: dict[str, dict[str, Any]], whole: RunConfig, cache: Path, tmp_path: Path
+) -> None:
+    runtime = dataclasses.replace(whole.runtime, cache=str(cache))
+    for number, combination in enumerate(COVERING[start : start + 8]):
+        config = dataclasses.replace(put_together(whole, quick(chosen(parts, combination))), runtime=runtime)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        record = run(config, folder, {"seed": 0, "sparsity": config.sparsity}, {}, "combinations")
+        assert record.status == "finished", f"{combination}: {record.error}"
+        (pruned, *_) = [stage for stage in record.stages if stage.stage == "prune"][-1:]
+        (gone,) = pruned.details["removed"].values()
+        (dense,) = pruned.details["dense"].values()
+        assert 0.3 < sum(gone) / sum(dense) < 0.7, f"{combination}: {gone} of {dense}"
+
+
+def quick(component: Any) -> Any:
+    """The same components with as little work as they can do."""
+    if isinstance(component, dict):
+        return {key: quick(value) for key, value in component.items()}
+    little = {"evaluations": 4, "rounds": 2, "interval": 1}
+    own = {field.name for field in dataclasses.fields(component)}
+    if component.__class__.__module__.startswith("regraft.pruning"):
+        little |= {"steps": 2}
+    return dataclasses.replace(component, **{key: value for key, value in little.items() if key in own})
