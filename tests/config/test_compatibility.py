@@ -101,7 +101,7 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["pruner/structure=n_m", "sparsity=0.3"], "sparsity=0.3: must be 0 or 0.5 with NM"),
         (["schedule=rigl"], "RigL moves masks while the model trains, and of mlp_neurons it has none"),
         (["schedule=rigl", "pruner/structure=n_m"], "of n_m its pattern would be lost"),
-        (["schedule=set", "pruner=weights", "recovery.lora={_target_: regraft.recovery.lora.Lora}"], "lora"),
+        (["schedule=set", "pruner=weights", "recovery=small_model_lora"], "lora"),
         (["pipeline=from_scratch", "schedule=iterative"], "Choose schedule=one_shot"),
         (["pruner=wanda", "pruner/allocation=global"], "scores a layer after those before it"),
         (["pruner=weights", "pruner/budget=latency"], "budget"),
@@ -145,7 +145,7 @@ def quick(component: Any) -> Any:
     """The same components with as little work as they can do."""
     if isinstance(component, dict):
         return {key: quick(value) for key, value in component.items()}
-    little = {"evaluations": 4, "rounds": 2, "interval": 1}
+    little = {"evaluations": 6, "rounds": 2, "interval": 1}
     own = {field.name for field in dataclasses.fields(component)}
     if component.__class__.__module__.startswith("regraft.pruning"):
         little |= {"steps": 2}

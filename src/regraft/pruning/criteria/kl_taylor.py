@@ -132,10 +132,10 @@ def _importance(
 
 
 def lowest(scores: torch.Tensor, share: float) -> torch.Tensor:
-    """(units,) bool: the share of lowest score, rounded halves up; at least one unit, if any share."""
+    """(units,) bool: the share of lowest score, rounded halves up; at least one unit, if any share, but never all."""
     import torch
 
-    number = max(int(share > 0), int(share * len(scores) + 0.5))
+    number = min(max(int(share > 0), int(share * len(scores) + 0.5)), len(scores) - 1)
     mask = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     mask[scores.argsort(stable=True)[:number]] = True
     return mask
