@@ -236,7 +236,7 @@ def test_the_command_line_builds_them() -> None:
         ),
         (["pruner/criterion=sparsegpt"], "SparseGPT knows weights, and the units of mlp_neurons are neurons"),
         (["pruner=sparsegpt", "pruner.shuffled=true"], "SparseGPT, which chooses weights while"),
-        (["pruner=weights", "pruner/structure=n_m", "schedule=rigl"], "breaks the pattern of n_m"),
+        (["pruner=weights", "pruner/structure=n_m", "schedule=rigl"], "of n_m its pattern would be lost"),
         (["pruner/structure=n_m", "pruner/allocation=per_layer"], "a pattern that fixes the share"),
         (
             ["pruner=weights", "pruner/criterion=sparsegpt", "pruner/allocation=global"],

@@ -124,11 +124,6 @@ def _check_training(config: RunConfig) -> None:
                 f"schedule={type(schedule).__name__} moves masks while the model trains, and of "
                 f"{pruner.structure.name} {why}. Choose pruner/structure=weights."
             )
-        if pruner.structure.only_sparsity is not None:
-            raise ConfigError(
-                f"schedule={type(schedule).__name__} moves single weights, which breaks the pattern of "
-                f"{pruner.structure.name}. Choose pruner/structure=weights."
-            )
     if config.runtime.shard:
         raise ConfigError(
             f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole matrices."
