@@ -91,7 +91,7 @@ def prune(pruner: Pruner, model: LanguageModel, dense: dict, sparsity: float, da
 
 
 def magnitude_or_movement(sparsity: float, seed: int) -> tuple[float, float]:
-    """Left to learn when a model that knows other answers is pruned by magnitude at once, and by movement: 300 steps."""
+    """Left to learn when a model that knows other answers is pruned by magnitude at once and by movement; 300 steps."""
     old, new = ByHeart(by_heart(100 + seed)), ByHeart(by_heart(200 + seed))
     trained = fresh(seed)
     old.train(trained, CE, 200)
@@ -156,5 +156,4 @@ def ticket(seed: int, sparsity: float = 0.9) -> dict[str, float]:
 @pytest.mark.slow
 def test_a_ticket_beats_its_mask_drawn_anew_and_a_random_mask() -> None:
     found = [ticket(seed) for seed in SEEDS]
-    sums = {name: sum(each[name] for each in found) for name in found[0]}
-    assert sums["ticket"] < sums["reinitialised"] < sums["shuffled"], found
+    assert all(each["ticket"] < min(each["reinitialised"], each["shuffled"]) for each in found), found
