@@ -22,7 +22,6 @@ from regraft.pruning.criteria.l2 import L2
 from regraft.pruning.criteria.movement import Movement
 from regraft.pruning.criteria.random import Random
 from regraft.pruning.pruner import Pruner
-from regraft.pruning.schedules.iterative import Iterative
 from regraft.pruning.schedules.one_shot import OneShot
 from regraft.pruning.schedules.rigl import RigL
 from regraft.pruning.schedules.rounds import Rounds
@@ -92,31 +91,24 @@ def prune(pruner: Pruner, model: LanguageModel, dense: dict, sparsity: float, da
 
 
 def magnitude_or_movement(sparsity: float, seed: int) -> tuple[float, float]:
-    """Left to learn when a model that knows other answers is pruned, gradually, by magnitude and by movement."""
+    """Left to learn when a model that knows other answers is pruned by magnitude at once and by movement; 300 steps."""
     old, new = ByHeart(by_heart(100 + seed)), ByHeart(by_heart(200 + seed))
     trained = fresh(seed)
     old.train(trained, CE, 200)
     results = []
-    for criterion in (L2(), Movement(loss=CE, steps=240, cooldown=0.2)):
+    for criterion, after in ((L2(), 300), (Movement(loss=CE, steps=240, cooldown=0.2), 60)):
         model = copy.deepcopy(trained)
         pruner = Pruner(criterion=criterion, structure=STRUCTURE, allocation=Layerwise())
-        dense = pruner.left(model)
-        if isinstance(criterion, Movement):
-            prune(pruner, model, dense, sparsity, new, seed)
-        else:
-            new.train(model, CE, 24)
-            for target in Iterative(steps=12, spacing="cubic").targets(sparsity):
-                prune(pruner, model, dense, target, new, seed)
-                new.train(model, CE, 18)
-        new.train(model, CE, 60)
+        prune(pruner, model, pruner.left(model), sparsity, new, seed)
+        new.train(model, CE, after)
         results.append(new.left_to_learn(model))
     return results[0], results[1]
 
 
 @pytest.mark.slow
-def test_movement_beats_magnitude_where_little_is_left() -> None:
-    few = [magnitude_or_movement(0.9, seed) for seed in SEEDS]
-    assert sum(movement for _, movement in few) < sum(magnitude for magnitude, _ in few), few
+def test_movement_beats_magnitude_at_once_where_little_is_left() -> None:
+    few = [magnitude_or_movement(0.97, seed) for seed in SEEDS]
+    assert all(movement < magnitude for magnitude, movement in few), few
 
 
 def from_nothing(schedule: Schedule, sparsity: float, seed: int) -> float:
@@ -164,5 +156,4 @@ def ticket(seed: int, sparsity: float = 0.9) -> dict[str, float]:
 @pytest.mark.slow
 def test_a_ticket_beats_its_mask_drawn_anew_and_a_random_mask() -> None:
     found = [ticket(seed) for seed in SEEDS]
-    sums = {name: sum(each[name] for each in found) for name in found[0]}
-    assert sums["ticket"] < sums["reinitialised"] < sums["shuffled"], found
+    assert all(each["ticket"] < min(each["reinitialised"], each["shuffled"]) for each in found), found
