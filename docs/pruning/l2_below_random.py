@@ -20,7 +20,7 @@ import numpy
 import pandas
 import torch
 from hydra import compose, initialize_config_dir
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from scipy.stats import spearmanr
 
 from analysis.figures.style import COLOURS, CYCLE, PLAIN, grid, legend, style
@@ -415,8 +415,9 @@ def draw(
         neurons.set_xlabel("L2 norm of a neuron")
         neurons.set_ylabel("Contribution, mean over tokens")
         neurons.set_yscale("log")
+        neurons.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         neurons.yaxis.set_major_formatter("{x:g}")
-        neurons.yaxis.set_minor_formatter("{x:g}")
+        neurons.yaxis.set_minor_formatter(NullFormatter())
         layout.title(neurons, f"Neurons of layer {worst}; blue: the tenth that L2 removes")
         handles = {}
         for name, (colour, marker) in looks.items():
