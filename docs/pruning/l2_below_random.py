@@ -20,7 +20,7 @@ import numpy
 import pandas
 import torch
 from hydra import compose, initialize_config_dir
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from scipy.stats import spearmanr
 
 from analysis.figures.style import COLOURS, CYCLE, PLAIN, grid, legend, style
@@ -320,9 +320,9 @@ def ask_variants(study: Study, gone: Mapping[str, torch.Tensor]) -> None:
         study.ask("ways to take the norm", f"l2, {name}", study.lowest(study.scores(criterion), SHARE))
     folded = []
     for group, layer in zip(study.groups, decoder_layers(study.model.model), strict=True):
-        scale = layer.post_attention_layernorm.weight.detach()  # type: ignore[union-attr]
+        scale = layer.post_attention_layernorm.weight.detach()
         weights = group.weights()
-        parts = [weights["gate"] * scale, weights["up"] * scale, weights["down"]]  # type: ignore[operator]
+        parts = [weights["gate"] * scale, weights["up"] * scale, weights["down"]]
         folded.append(torch.stack([part.norm(dim=1) for part in parts]).norm(dim=0))
     study.ask("ways to take the norm", "l2, norm's weight folded in", study.lowest(torch.stack(folded), SHARE))
     largest = study.lowest(-study.scores(L2()), SHARE)
@@ -384,7 +384,9 @@ def _is(arm: Arm, name: str, share: float) -> bool:
 
 def _difference(differences: numpy.ndarray) -> str:
     low, high = paired_bootstrap(differences)
-    return f"{100 * differences.mean():+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+    # the mean of the seeds minus itself is -0.0 in floating point
+    mean = round(100 * float(differences.mean()), 6) + 0.0
+    return f"{mean:+.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def markdown(table: pandas.DataFrame) -> str:
@@ -413,7 +415,9 @@ def draw(
         neurons.set_xlabel("L2 norm of a neuron")
         neurons.set_ylabel("Contribution, mean over tokens")
         neurons.set_yscale("log")
-        neurons.set_xscale("log")
+        neurons.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        neurons.yaxis.set_major_formatter("{x:g}")
+        neurons.yaxis.set_minor_formatter(NullFormatter())
         layout.title(neurons, f"Neurons of layer {worst}; blue: the tenth that L2 removes")
         handles = {}
         for name, (colour, marker) in looks.items():
@@ -426,7 +430,7 @@ def draw(
         layout.title(damage, "KL to the dense model (nats a token), one layer pruned")
         layout.title(errors, "Error of the MLP's output, relative")
         for axes in (damage, errors):
-            axes.set_xlabel("Layer (0 is next to the embedding)")
+            axes.set_xlabel("Layer")
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         legend(layout.figure, handles, "10 % of each layer's neurons removed by")
         layout.figure.savefig(path, dpi=200)
