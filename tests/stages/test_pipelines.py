@@ -115,7 +115,7 @@ def test_a_shuffled_pruner_is_another_run_and_an_unshuffled_one_leaves_no_trace(
             ["schedule=set", "pruner/structure=weights", "runtime.shard=true"],
             "runtime.shard=true: must be false with schedule=SparseEvolution",
         ),
-        (["pruner/allocation=erk"], "Erk knows weights, and the units of mlp_neurons are neurons"),
+        (["pruner/allocation=erk"], "Erk shares out weights, and the units of mlp_neurons are neurons"),
     ],
 )
 def test_what_does_not_go_together_is_refused(composed: Composed, overrides: list[str], told: str) -> None:
