@@ -6,10 +6,11 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import TIMEOUT, Server
 
 from regraft.cache import Cache
 from regraft.models.tiny_olmo2 import TinyOlmo2
@@ -40,19 +41,33 @@ def warm_cache(tmp_path: Path, _trained: Path) -> Path:
     return Path(shutil.copytree(_trained, tmp_path / "cache"))
 
 
+@pytest.fixture(scope="session")
+def _forks() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
 @pytest.fixture
-def regraft(tmp_path: Path, shared_cache: Path) -> Regraft:
-    """Runs `regraft ...` in an empty folder, with a cache that all tests share."""
+def regraft(tmp_path: Path, shared_cache: Path, _forks: Server) -> Regraft:
+    """Runs `regraft ...` in an empty folder, with a cache that all tests share.
+
+    In an interpreter of its own if a variable is given that interpreters read when they start, or a launcher that
+    starts more of them.
+    """
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = os.environ | {"REGRAFT_CACHE": str(shared_cache), "OMP_NUM_THREADS": "1"} | environment
+        alone = any(name.startswith("PYTHON") for name in environment) or "hydra/launcher=two_processes" in arguments
+        if not alone:
+            return subprocess.CompletedProcess(arguments, *_forks.run(arguments, tmp_path, variables))
         return subprocess.run(
             [sys.executable, "-m", "regraft", *arguments],
             cwd=tmp_path,
-            env=os.environ | {"REGRAFT_CACHE": str(shared_cache), "OMP_NUM_THREADS": "1"} | environment,
+            env=variables,
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=TIMEOUT,
         )
 
     return call
