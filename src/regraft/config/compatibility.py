@@ -8,6 +8,7 @@ from regraft.config.ranges import ConfigError
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
+    from regraft.interfaces import Criterion, Structure
 
 
 def check(config: RunConfig) -> None:
@@ -41,7 +42,18 @@ def check(config: RunConfig) -> None:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
         )
+    _check_projections(config.pruner.criterion, config.pruner.structure)
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
             f"sparsity={config.sparsity}: must be 0 with a pipeline that prunes nothing. Choose pipeline=prune_recover."
+        )
+
+
+def _check_projections(criterion: Criterion, structure: Structure) -> None:
+    """Matrices that the criterion is told to look at are named as the structure names them."""
+    given = list(getattr(criterion, "projections", None) or ())
+    if unknown := [name for name in given if name not in structure.matrices]:
+        raise ConfigError(
+            f"pruner.criterion.projections={given}: must be among {', '.join(structure.matrices)}, which the units of "
+            f"{structure.name} are made of, or null for all; not {', '.join(unknown)}."
         )
