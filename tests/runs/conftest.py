@@ -51,14 +51,12 @@ def _forks() -> Iterator[Server]:
 def regraft(tmp_path: Path, shared_cache: Path, _forks: Server) -> Regraft:
     """Runs `regraft ...` in an empty folder, with a cache that all tests share.
 
-    In an interpreter of its own if a variable is given that interpreters read when they start, or a launcher that
-    starts more of them.
+    In an interpreter of its own if a variable is given that is read when one starts, or a launcher that starts more.
     """
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         variables = os.environ | {"REGRAFT_CACHE": str(shared_cache), "OMP_NUM_THREADS": "1"} | environment
-        alone = any(name.startswith("PYTHON") for name in environment) or "hydra/launcher=two_processes" in arguments
-        if not alone:
+        if "hydra/launcher=two_processes" not in arguments and _forks.can(variables):
             return subprocess.CompletedProcess(arguments, *_forks.run(arguments, tmp_path, variables))
         return subprocess.run(
             [sys.executable, "-m", "regraft", *arguments],
