@@ -16,7 +16,14 @@ from regraft.cache import Cache
 from regraft.models.tiny_olmo2 import TinyOlmo2
 from regraft.records import Record
 
-BRIEF = ("model.steps=12", "task.train_size=64", "recovery.steps=4", "tracker=none", "runtime.progress=false")
+BRIEF = (
+    "model.steps=12",
+    "model.threads=1",
+    "task.train_size=64",
+    "recovery.steps=4",
+    "tracker=none",
+    "runtime.progress=false",
+)
 """Overrides that make a run short: what it learns does not matter here."""
 
 Regraft = Callable[..., subprocess.CompletedProcess[str]]
@@ -31,7 +38,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with nothing but the model of `BRIEF`."""
     root = tmp_path_factory.mktemp("trained")
-    TinyOlmo2(steps=12).load(Cache(root))
+    TinyOlmo2(steps=12, threads=1).load(Cache(root))
     return root
 
 
