@@ -21,6 +21,7 @@ BRIEF = (
     "model.threads=1",
     "task.train_size=64",
     "recovery.steps=4",
+    "evaluation.questions=50",
     "tracker=none",
     "runtime.progress=false",
 )

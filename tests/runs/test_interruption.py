@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 from regraft.records import Manifest, is_running, was_killed
 
-LONG = [override for override in BRIEF if not override.startswith("recovery.")]
-"""As brief, but for the steps of recovery."""
+LONG = [override for override in BRIEF if not override.startswith(("recovery.", "evaluation."))]
+"""As brief, but for what makes it long enough to be stopped: steps of recovery, questions of evaluation."""
 
 
 def kill(process: subprocess.Popen[str]) -> None:

@@ -52,7 +52,7 @@ def test_a_sweep_leaves_records_and_does_not_run_again(regraft: Regraft, tmp_pat
 
 
 def test_a_run_keeps_what_its_units_scored_and_what_it_was_asked(regraft: Regraft, tmp_path: Path) -> None:
-    result = regraft("-m", "sparsity=0,0.25", "loss=none", "evaluation.questions=50", "sweep=mine", *BRIEF)
+    result = regraft("-m", "sparsity=0,0.25", "loss=none", "sweep=mine", *BRIEF)
     assert result.returncode == 0, result.stderr
     sweep = tmp_path / "multirun" / "mine"
     by = {record.config["sparsity"]: record for record in records(sweep)}
@@ -122,7 +122,7 @@ def test_a_saved_checkpoint_loads_without_regraft_and_evaluates_again(regraft: R
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert loaded.returncode == 0, loaded.stderr
     assert int(loaded.stdout.split()[1]) == _value(record, "parameters")
-    again = regraft(f"evaluate={checkpoint}", "tracker=none")
+    again = regraft(f"evaluate={checkpoint}", "evaluation.questions=50", "tracker=none")
     assert again.returncode == 0, again.stderr
     (evaluated,) = records(tmp_path / "multirun" / "evaluate")
     for metric in ("accuracy", "nll", "dense_kl", "parameters"):
