@@ -6,16 +6,25 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked import TIMEOUT, Server
 
 from regraft.cache import Cache
 from regraft.models.tiny_olmo2 import TinyOlmo2
 from regraft.records import Record
 
-BRIEF = ("model.steps=12", "task.train_size=64", "recovery.steps=4", "tracker=none", "runtime.progress=false")
+BRIEF = (
+    "model.steps=12",
+    "model.threads=1",
+    "task.train_size=64",
+    "recovery.steps=4",
+    "evaluation.questions=50",
+    "tracker=none",
+    "runtime.progress=false",
+)
 """Overrides that make a run short: what it learns does not matter here."""
 
 Regraft = Callable[..., subprocess.CompletedProcess[str]]
@@ -30,7 +39,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with nothing but the model of `BRIEF`."""
     root = tmp_path_factory.mktemp("trained")
-    TinyOlmo2(steps=12).load(Cache(root))
+    TinyOlmo2(steps=12, threads=1).load(Cache(root))
     return root
 
 
@@ -40,19 +49,31 @@ def warm_cache(tmp_path: Path, _trained: Path) -> Path:
     return Path(shutil.copytree(_trained, tmp_path / "cache"))
 
 
+@pytest.fixture(scope="session")
+def _forks() -> Iterator[Server]:
+    with Server() as server:
+        yield server
+
+
 @pytest.fixture
-def regraft(tmp_path: Path, shared_cache: Path) -> Regraft:
-    """Runs `regraft ...` in an empty folder, with a cache that all tests share."""
+def regraft(tmp_path: Path, shared_cache: Path, _forks: Server) -> Regraft:
+    """Runs `regraft ...` in an empty folder, with a cache that all tests share.
+
+    In an interpreter of its own if a variable is given that is read when one starts, or a launcher that starts more.
+    """
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        variables = os.environ | {"REGRAFT_CACHE": str(shared_cache), "OMP_NUM_THREADS": "1"} | environment
+        if "hydra/launcher=two_processes" not in arguments and _forks.can(variables):
+            return subprocess.CompletedProcess(arguments, *_forks.run(arguments, tmp_path, variables))
         return subprocess.run(
             [sys.executable, "-m", "regraft", *arguments],
             cwd=tmp_path,
-            env=os.environ | {"REGRAFT_CACHE": str(shared_cache), "OMP_NUM_THREADS": "1"} | environment,
+            env=variables,
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=TIMEOUT,
         )
 
     return call

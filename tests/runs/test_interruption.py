@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 from regraft.records import Manifest, is_running, was_killed
 
-LONG = [override for override in BRIEF if not override.startswith("recovery.")]
-"""As brief, but for the steps of recovery."""
+LONG = [override for override in BRIEF if not override.startswith(("recovery.", "evaluation."))]
+"""As brief, but for what makes it long enough to be stopped: steps of recovery, questions of evaluation."""
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -111,7 +111,8 @@ def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(
     regraft: Regraft, tmp_path: Path, warm_cache: Path, sparsities: str, seeds: str, kills: int
 ) -> None:
     """With two workers, each kill at a random moment; the same rows, and no run done twice."""
-    sweep = ["-m", "hydra/launcher=two_processes", f"sparsity={sparsities}", "loss=none,ce,kl", f"seed={seeds}"]
+    sweep = ["-m", f"sparsity={sparsities}", "loss=none,ce,kl", f"seed={seeds}"]
+    workers = "hydra/launcher=two_processes"
     sweep += ["recovery.steps=20", "runtime.checkpoint_steps=5", *LONG]
     cache = warm_cache
     runs = 3 * len(sparsities.split(",")) * len(seeds.split(","))
@@ -122,14 +123,14 @@ def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(
 
     killed = 0
     for kill_number in range(kills):
-        process = start(tmp_path, cache, *sweep, "sweep=killed")
+        process = start(tmp_path, cache, *sweep, workers, "sweep=killed")
         until = done() + (kill_number > 0)
         wait_for(lambda until=until: done() >= until, process)
         time.sleep(moments.uniform(0, 6))
         killed += process.poll() is None
         kill(process)
     assert killed, "the sweep ended before it was killed"
-    last = regraft(*sweep, "sweep=killed", REGRAFT_CACHE=str(cache))
+    last = regraft(*sweep, workers, "sweep=killed", REGRAFT_CACHE=str(cache))
     assert last.returncode == 0, last.stderr
     whole = regraft(*sweep, "sweep=whole")
     assert whole.returncode == 0, whole.stderr

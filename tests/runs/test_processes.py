@@ -14,7 +14,7 @@ from processes_apart import start
 
 from regraft.records import Record
 
-LONG = [override for override in BRIEF if not override.startswith("recovery.")]
+LONG = [override for override in BRIEF if not override.startswith(("recovery.", "evaluation."))]
 RUN = ["loss=kl", "teacher=cached", "sparsity=0.6", "recovery.batch_size=15", "recovery.accumulation=2"]
 """Batches that two processes cannot divide evenly, in parts of which one may have no question."""
 

@@ -9,6 +9,7 @@ from regraft.config.ranges import ConfigError
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
+    from regraft.interfaces import Criterion, Structure
     from regraft.pruning.pruner import Pruner
 
 SAME = 1e-4
@@ -69,6 +70,7 @@ def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
             f"pruner: {type(criterion).__name__} knows {fits}, and the units of {structure.name} are "
             f"{structure.kind}. Choose another pruner/criterion or pruner/structure."
         )
+    _check_projections(criterion, structure)
     if structure.kind not in allocation.kinds:
         raise ConfigError(
             f"pruner: {type(allocation).__name__} shares out {', '.join(sorted(allocation.kinds))}, and the units of "
@@ -166,3 +168,13 @@ def _check_export(config: RunConfig) -> None:
     for key, library in needed.items():
         if library and importlib.util.find_spec(library[0]) is None:
             raise ConfigError(f"{key}: needs the package {library[0]}: pip install 'regraft[{library[1]}]'")
+
+
+def _check_projections(criterion: Criterion, structure: Structure) -> None:
+    """Matrices that the criterion is told to look at are named as the structure names them."""
+    given = list(getattr(criterion, "projections", None) or ())
+    if unknown := [name for name in given if name not in structure.matrices]:
+        raise ConfigError(
+            f"pruner.criterion.projections={given}: must be among {', '.join(structure.matrices)}, which the units of "
+            f"{structure.name} are made of, or null for all; not {', '.join(unknown)}."
+        )
