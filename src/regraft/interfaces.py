@@ -334,7 +334,7 @@ class Calibration(ABC):
         """
 
     @abstractmethod
-    def forward(self, model: LanguageModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
+    def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
         """The model's answers, in the calibration's precision; with graph unless the caller switched it off."""
 
     @abstractmethod
@@ -386,7 +386,8 @@ class PruningContext:
     once: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
     """Plain data that was measured under a name: what it was the first time, if the stage is done again."""
     measured: dict[str, Any] = field(default_factory=dict)
-    """What a criterion measured for its scores and needs again to adjust weights: so it is measured once."""
+    """What a criterion measured for its scores and needs again to adjust weights, or an allocation that is asked about
+    many amounts: so it is measured once."""
 
     @property
     def calibration(self) -> Calibration:
@@ -401,6 +402,8 @@ class Criterion(Component, ABC):
     uses_seed: ClassVar[bool] = False
     kinds: ClassVar[frozenset[Kind]] = frozenset(get_args(Kind))
     """Kinds of units that it can score."""
+    reads_sparsity: ClassVar[bool] = False
+    """Whether its scores depend on the share of units that shall be gone, which must then be known before."""
     chooses: ClassVar[bool] = False
     """Whether `adjust` chooses the units, by scores that change while it goes."""
 

@@ -67,8 +67,8 @@ class Made(Calibration):
                 labelled=labelled,
             )
 
-    def forward(self, model: LanguageModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
-        return forward(model.model, batch, hidden_states)
+    def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
+        return forward(model.model, batch)
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
         taught = None

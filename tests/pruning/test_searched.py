@@ -21,7 +21,6 @@ from test_trial import hooks, language_model
 from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.distillation.losses.kl import KL
-from regraft.distillation.losses.none import NoRecovery
 from regraft.interfaces import LanguageModel, Scored
 from regraft.pruning.allocation import amc
 from regraft.pruning.allocation.amc import Amc, truncated_normal
@@ -154,7 +153,6 @@ def test_what_a_search_needs_follows_from_its_loss(name: str) -> None:
     ("make", "wrong"),
     [
         (Greedy, {"evaluations": 0}),
-        (Greedy, {"loss": NoRecovery()}),
         (OptunaSearch, {"floor": 1.0}),
         (Evolutionary, {"population": 0}),
         (Evolutionary, {"survivors": 0}),

@@ -185,6 +185,10 @@ def test_a_budget_moves_what_it_decides_and_no_more(composed: Composed) -> None:
         for other in ("task.test_relations=2", "evaluation.questions=5"):
             one, another = (keys(composed(f"pruner/budget={budget}", *more))["2 prune"] for more in ((), (other,)))
             assert (one != another) == moved, (budget, other)
+    # the questions that are asked first are those whose length counts
+    for split, size in (("recovery", "train_size"), ("preparation", "preparation_size")):
+        asked = ("pruner/budget=macs", f"evaluation.splits=[{split}]")
+        assert keys(composed(*asked))["2 prune"] != keys(composed(*asked, f"task.{size}=5"))["2 prune"], split
     # at a step before the last a budget may stay unmet: that is another stage
     of = ("pruner/budget=parameters", "pruner.budget.at_most=9")
     stepwise = composed(*of, "schedule=iterative", "schedule.steps=2", "sparsity=0.5")

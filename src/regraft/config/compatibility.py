@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from regraft.config.ranges import ConfigError
+from regraft.interfaces import Loss
 
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
-    from regraft.interfaces import Criterion, Structure
+    from regraft.interfaces import Component, Criterion, Structure
     from regraft.pruning.pruner import Pruner
 
 SAME = 1e-4
@@ -23,7 +26,10 @@ def check(config: RunConfig) -> None:
         ConfigError: Naming both choices and what to choose instead.
     """
     _check_labels(config)
+    _check_terms("loss", config.loss)
     for pruner in config.pruner.pruners:
+        _check_losses("pruner.criterion", pruner.criterion)
+        _check_losses("pruner.allocation", pruner.allocation)
         _check_pruner(pruner, config)
     _check_budget(config)
     _check_training(config)
@@ -62,6 +68,42 @@ def _check_labels(config: RunConfig) -> None:
         )
 
 
+def _check_losses(key: str, component: Component) -> None:
+    """What a criterion or an allocation measures must be something, and what it reads must be there."""
+    held = dict(_losses(key, component))
+    _check_terms(key, component)
+    # losses of one component read one text, with the answers that any of them needs
+    labelled = any("labels" in loss.needs for loss in held.values())
+    for name, loss in held.items():
+        if loss.reads == "gold" and not labelled:
+            raise ConfigError(
+                f"{name}.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of "
+                "labels. Choose choices."
+            )
+
+
+def _check_terms(key: str, component: Component) -> None:
+    """Losses inside a component are there to be computed."""
+    for name, loss in _losses(key, component):
+        if not loss.trains:
+            raise ConfigError(
+                f"{name}={type(loss).__name__}: must be a loss that measures something. Choose ce or kl there: "
+                "loss=none is for a recovery that trains nothing."
+            )
+        _check_terms(name, loss)
+
+
+def _losses(key: str, component: Component) -> Iterator[tuple[str, Loss]]:
+    """The key of each loss that a component holds, and the loss."""
+    for field in dataclasses.fields(component):  # type: ignore[arg-type]
+        value: Any = getattr(component, field.name)
+        name = f"{key}.{field.name}"
+        held = {f"{name}.{own}": item for own, item in value.items()} if isinstance(value, Mapping) else {name: value}
+        for own, item in held.items():
+            if isinstance(item, Loss):
+                yield own, item
+
+
 def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
     criterion, structure, allocation = pruner.criterion, pruner.structure, pruner.allocation
     if structure.kind not in criterion.kinds:
@@ -91,8 +133,20 @@ def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
             f"{type(structure).__name__}, whose pattern says how many weights stay. "
             f"Choose sparsity={round(only, 4):g} and schedule=one_shot."
         )
-    if pruner.in_turn and (allocation.compares_scores or config.pruner.budget.tries):
-        chosen = type(allocation if allocation.compares_scores else config.pruner.budget)
+    budget = config.pruner.budget
+    if only is not None and budget.tries:
+        raise ConfigError(
+            f"pruner: {type(budget).__name__} looks for the share of units that meets it, but the pattern of "
+            f"{type(structure).__name__} knows {round(only, 4):g} alone. Choose pruner/budget=units."
+        )
+    if criterion.reads_sparsity and budget.tries:
+        raise ConfigError(
+            f"pruner: {type(criterion).__name__} scores for a share of units that it must know, but "
+            f"{type(budget).__name__} looks for that share by the scores. Choose pruner/budget=units or another "
+            "pruner/criterion."
+        )
+    if pruner.in_turn and (allocation.compares_scores or budget.tries):
+        chosen = type(allocation if allocation.compares_scores else budget)
         raise ConfigError(
             f"pruner: {chosen.__name__} compares the scores of all groups, but {type(criterion).__name__} scores a "
             "layer after those before it are pruned. Choose pruner/allocation=layerwise and pruner/budget=units, or "
@@ -112,16 +166,34 @@ def _check_training(config: RunConfig) -> None:
             "pipeline draws the weights anew at each step of the schedule, so that all but the last recovery would be "
             "lost. Choose schedule=one_shot."
         )
+    draws = "initialise" in (*pipeline.before, *pipeline.repeat, *pipeline.after)
+    if config.recovery.lora is not None and config.loss.trains and draws:
+        raise ConfigError(
+            "recovery.lora: must be null with a pipeline that draws the weights anew: adapters leave them as they are "
+            "drawn. Choose recovery.lora=null."
+        )
     if not schedule.during_recovery:
         return
+    stages = (*pipeline.repeat, *pipeline.after)
+    if not config.loss.trains:
+        raise ConfigError(
+            f"schedule={type(schedule).__name__} moves masks while the model trains, and with "
+            f"loss={type(config.loss).__name__} nothing trains. Choose loss=ce or schedule=one_shot."
+        )
+    if "prune" not in stages or "recover" not in stages[stages.index("prune") :]:
+        raise ConfigError(
+            f"schedule={type(schedule).__name__} moves masks while the model trains, and the pipeline has no recover "
+            "after prune. Choose pipeline=prune_recover or schedule=one_shot."
+        )
     if config.recovery.lora is not None:
         raise ConfigError(
             f"schedule={type(schedule).__name__} grows weights while the model trains, and with recovery.lora they are "
             "frozen. Choose recovery.lora=null."
         )
     for pruner in config.pruner.pruners:
-        if pruner.structure.kind != "weights" or pruner.structure.even:
-            why = "its pattern would be lost" if pruner.structure.even else "it has none: its units are cut out"
+        masked = pruner.structure.kind == "weights"
+        if not masked or pruner.structure.even:
+            why = "its pattern would be lost" if masked else "it has none: its units are cut out"
             raise ConfigError(
                 f"schedule={type(schedule).__name__} moves masks while the model trains, and of "
                 f"{pruner.structure.name} {why}. Choose pruner/structure=weights."

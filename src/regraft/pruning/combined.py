@@ -16,8 +16,8 @@ the budget to within one of its units. Parts that are not yet scored are counted
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from regraft.config.ranges import require
 from regraft.interfaces import (
@@ -105,10 +105,16 @@ class Combined(Pruning):
     ) -> list[PrunedGroup]:
         pruned: list[PrunedGroup] = []
         ordered = self._ordered
+        told: dict[str, dict[str, Any]] = {}
         for number, part in enumerate(ordered):
-            found = part.pruner.scored(model, dense, context)
+            own = told.setdefault(part.structure.name, {})
+            # what criterion and allocation tell and keep is of this part; what the budget tells is of the whole
+            within = replace(context, sparsity=part.of(sparsity), report=own.update, measured={})
+            found = part.pruner.scored(model, dense, within)
             together = Together(part, found, ordered[number + 1 :], dense)
             pruned += found.carry_out(part.of(self.budget.amount(together, sparsity, context)))
+        if any(told.values()):
+            context.report({"parts": told})
         return pruned
 
 

@@ -65,7 +65,7 @@ class _OfLayer(Calibration):
         assert loss is None, "a layer alone has no loss"
         return iter(self._batches)
 
-    def forward(self, model: LanguageModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
+    def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
         """Run the layer; no position is read."""
         said = self._run(model, batch)
         return ModelOutputs(logits=said.new_empty(0, model.model.config.get_text_config().vocab_size))

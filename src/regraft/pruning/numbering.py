@@ -27,6 +27,13 @@ def dense_number(model: LanguageModel, groups: Sequence[Group]) -> int:
     return len(groups) + groups_a_layer(groups) * len(_gone_layers(model))
 
 
+def dense_layer(model: LanguageModel, layer: int) -> int:
+    """The number in the dense model of a decoder layer that is there."""
+    for gone in sorted(_gone_layers(model)):
+        layer += gone <= layer
+    return layer
+
+
 def removed(model: LanguageModel, name: str, groups: Sequence[Group]) -> list[tuple[int, ...]]:
     """For each group of the structure `name` that is there the units that it lost, numbered as in the dense model."""
     noted = model.removed.get(name)

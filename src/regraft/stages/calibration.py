@@ -58,9 +58,9 @@ class Questions(Calibration):
             )
             yield move(batch, self.context.device)
 
-    def forward(self, model: LanguageModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
+    def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
         with autocast(model.model, self.config.precision):
-            return forward(model.model, batch, hidden_states)
+            return forward(model.model, batch)
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
         taught = self._taught(batch) if "teacher_logits" in loss.needs else None

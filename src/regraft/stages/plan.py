@@ -16,6 +16,8 @@ from regraft.stages.pipeline import Pipeline, StageName
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
 
+TaskSplit = Literal["preparation", "recovery", "evaluation"]
+"""Questions that a task has an identity for."""
 FORMAT = 1
 """Raise when the meaning of a stage changes, so that nothing made before is taken for the same."""
 
@@ -148,7 +150,7 @@ def run_id(config: RunConfig) -> str:
     return digest(asked, 10)
 
 
-def _task(config: RunConfig, split: Literal["preparation", "recovery", "evaluation"]) -> dict[str, Any]:
+def _task(config: RunConfig, split: TaskSplit) -> dict[str, Any]:
     return identified(config.task, config.task.identity(split))
 
 
@@ -169,8 +171,9 @@ def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
     if needs:
         identity |= {"calibration": described(config.calibration), "task": _task(config, "recovery")}
     if config.pruner.budget.reads_length:
-        asked = config.evaluation
-        identity["length"] = [asked.splits[0], asked.questions, _task(config, "evaluation")]
+        split = config.evaluation.splits[0]
+        read: TaskSplit = split if split in ("preparation", "recovery") else "evaluation"
+        identity["length"] = [split, config.evaluation.questions, _task(config, read)]
     if config.pruner.budget.tries and target == config.sparsity:
         identity["last"] = True
     if "teacher_logits" in needs:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import pandas
 import torch
+from transformers import PreTrainedModel
 
-from regraft.interfaces import AnyQuestion, LabelledQuestion, LanguageModel, TeacherContext
+from regraft.interfaces import AfterStep, AnyQuestion, LabelledQuestion, LanguageModel, TeacherContext
 from regraft.models.precision import autocast, resolved_precision
 from regraft.records import TRAINING
 from regraft.recovery.batches import Questions
@@ -79,8 +81,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         last=last - begin,
         teacher=teacher,
         terms=seams.terms,
-        on_gradients=seams.on_gradients,
-        after_step=seams.after_step,
+        on_gradients=_from(first - begin, seams.on_gradients),
+        after_step=_from(first - begin, seams.after_step),
         observe=lambda line: step(line, earlier, context.log),
         bar=context.bar(stage),
         progress=context.progress(stage.key),
@@ -103,3 +105,12 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )
+
+
+def _from(first: int, actions: Sequence[AfterStep]) -> tuple[AfterStep, ...]:
+    """The same actions, told the number of a step in this stage and not in the course that the trainer counts."""
+    return tuple(functools.partial(_told, first, action) for action in actions)
+
+
+def _told(first: int, action: AfterStep, network: PreTrainedModel, step: int) -> None:
+    action(network, step - first)

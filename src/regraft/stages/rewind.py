@@ -14,6 +14,9 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     entered = weights(model.model)
     earlier = context.anchors[stage.anchor].take()
     for structure in context.config.pruner.structures:
-        structure.remove(earlier, structure.still_in(earlier, model))
+        keep = structure.still_in(earlier, model)
+        # where nothing is missing the anchor stays as it is, without masks that hide nothing
+        if not all(bool(kept.all()) for kept in keep):
+            structure.remove(earlier, keep)
     model.model, model.removed, model.masks = earlier.model, earlier.removed, earlier.masks
     return Outcome(fingerprints={"model_in": entered, "model_out": weights(model.model)})

@@ -20,10 +20,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Allocation, Part, PruningNeed, Scored
+from regraft.pruning import numbering
 from regraft.pruning.allocation.shares import require_floor, room, share_out
 
 if TYPE_CHECKING:
     import torch
+
+RATIOS = "outlier_ratios"
+"""Under which name the ratios are told, and kept, since a budget asks about many amounts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +54,12 @@ class Owl(Allocation):
 
     def losses(self, scored: Scored, sparsity: float) -> list[int]:
         layers = [group.layer for group in scored.structure.groups(scored.model.model)]
-        ratios = self.ratios(scored)
-        scored.context.report({"outlier_ratios": {str(layer): ratio for layer, ratio in ratios.items()}})
+        measured = scored.context.measured
+        if RATIOS not in measured:
+            measured[RATIOS] = self.ratios(scored)
+        ratios: dict[int, float] = measured[RATIOS]
+        told = {str(numbering.dense_layer(scored.model, layer)): ratio for layer, ratio in ratios.items()}
+        scored.context.report({RATIOS: told})
         density = densities(ratios, self.spread)
         # what lies in no layer, such as the head, loses what the layers lose on average
         offsets = [0.0 if layer is None else density[layer] for layer in layers]

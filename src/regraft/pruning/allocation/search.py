@@ -107,9 +107,6 @@ class Searched(Allocation):
 
     def __post_init__(self) -> None:
         require(self.evaluations >= 1, "evaluations", self.evaluations, "at least 1")
-        require(
-            self.loss.trains, "loss", type(self.loss).__name__, "a loss that measures something", "Choose ce or kl."
-        )
         require_floor(self.floor)
 
     @property

@@ -26,6 +26,7 @@ class AngularDistance(Criterion):
     """The block of consecutive layers that turns the last token least goes first."""
 
     kinds: ClassVar[frozenset[Kind]] = LAYERS
+    reads_sparsity: ClassVar[bool] = True
 
     @property
     def needs(self) -> frozenset[PruningNeed]:

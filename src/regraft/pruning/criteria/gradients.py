@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from regraft.config.ranges import require
 from regraft.interfaces import LanguageModel, Loss, PruningContext, PruningNeed
 
 if TYPE_CHECKING:
@@ -20,15 +19,6 @@ def needs(loss: Loss) -> frozenset[PruningNeed]:
     if "teacher_logits" in loss.needs:
         asked.add("teacher_logits")
     return frozenset(asked)
-
-
-def check(loss: Loss) -> None:
-    """Refuse a loss without gradient.
-
-    Raises:
-        ConfigError: Naming the key.
-    """
-    require(loss.trains, "loss", type(loss).__name__, "a loss that trains")
 
 
 def values(model: LanguageModel, loss: Loss, context: PruningContext) -> Iterator[torch.Tensor]:

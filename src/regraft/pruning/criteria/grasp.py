@@ -47,7 +47,6 @@ class Grasp(Criterion):
     """Divides the logits, which makes the softmax nearly even: its curvature counts, not its peaks."""
 
     def __post_init__(self) -> None:
-        gradients.check(self.loss)
         require(self.temperature > 0, "temperature", self.temperature, "above 0")
 
     @property

@@ -45,7 +45,6 @@ class GroupLasso(Criterion):
     """Whether the penalty acts by a proximal step, or by its gradient."""
 
     def __post_init__(self) -> None:
-        gradients.check(self.loss)
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         require(self.strength >= 0, "strength", self.strength, "at least 0")

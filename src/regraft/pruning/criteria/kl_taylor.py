@@ -55,6 +55,10 @@ class KLTaylor(Criterion):
     def __post_init__(self) -> None:
         require(0 <= self.alpha <= 1, "alpha", self.alpha, "in [0, 1]")
         require(0 <= self.first <= 0.5, "first", self.first, "in [0, 0.5]")
+        if self.hard.reads == "gold" and "labels" not in self.hard.needs:
+            raise ConfigError(
+                "hard.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
+            )
         for key in ("reads", "positions"):
             hard, soft = getattr(self.hard, key), getattr(self.soft, key)
             if hard != soft:

@@ -32,6 +32,7 @@ class Movement(Criterion):
     """Units that a training moves towards zero go first. It trains the model in place."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
+    reads_sparsity: ClassVar[bool] = True
 
     loss: Loss
     """What the training minimises."""
@@ -45,7 +46,6 @@ class Movement(Criterion):
     """Share of the steps after the last."""
 
     def __post_init__(self) -> None:
-        gradients.check(self.loss)
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         rate = self.learning_rate
         require(rate is None or rate > 0, "learning_rate", rate, "null or above 0")

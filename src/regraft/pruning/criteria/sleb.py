@@ -28,6 +28,7 @@ class SLEB(Criterion):
     """Layers that are missed least go first, each judged without those before it."""
 
     kinds: ClassVar[frozenset[Kind]] = LAYERS
+    reads_sparsity: ClassVar[bool] = True
 
     loss: Loss | None = None
     """What is least; null takes the mean negative log-likelihood of the questions' tokens."""

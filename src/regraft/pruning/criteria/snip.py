@@ -28,9 +28,6 @@ class Snip(Criterion):
     loss: Loss
     """What is differentiated."""
 
-    def __post_init__(self) -> None:
-        gradients.check(self.loss)
-
     @property
     def needs(self) -> frozenset[PruningNeed]:
         return gradients.needs(self.loss)

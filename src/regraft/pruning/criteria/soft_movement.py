@@ -50,7 +50,6 @@ class SoftMovement(Criterion):
     """Share of the steps after it has risen."""
 
     def __post_init__(self) -> None:
-        gradients.check(self.loss)
         require(self.steps >= 1, "steps", self.steps, "at least 1")
         rate = self.learning_rate
         require(rate is None or rate > 0, "learning_rate", rate, "null or above 0")

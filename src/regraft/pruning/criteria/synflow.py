@@ -45,6 +45,7 @@ class SynFlow(Criterion):
     """Units through which least flows go first, and the flow is measured anew when some are gone."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
+    reads_sparsity: ClassVar[bool] = True
 
     rounds: int = 100
     """How often the flow is measured; 1 is one shot."""
