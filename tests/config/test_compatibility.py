@@ -36,11 +36,12 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 """Allocations that know how much goes before anything is scored."""
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
+NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
 def goes_together(combination: Combination) -> bool:
     """What the docs say, in other words than the code."""
-    criterion, structure, allocation, schedule, _ = combination
+    criterion, structure, allocation, schedule, loss = combination
     if structure not in SCORES[criterion]:
         return False
     if structure in (HIDDEN, LAYERS, PATTERN) and allocation != "layerwise":
@@ -49,8 +50,8 @@ def goes_together(combination: Combination) -> bool:
         return False  # densities by the shapes of matrices
     if structure in ONE_LAYER_AFTER_THE_OTHER.get(criterion, ()) and allocation not in NEEDS_NO_SCORES:
         return False
-    if schedule in MOVES_MASKS and structure != WEIGHTS:
-        return False
+    if schedule in MOVES_MASKS and (structure != WEIGHTS or loss == "none"):
+        return False  # they move masks while the recovery trains
     return not (structure == PATTERN and schedule in IN_STEPS)
 
 
@@ -107,6 +108,49 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["pruner=weights", "pruner/budget=latency"], "budget"),
         (["pruner/allocation=greedy", "pruner/budget=parameters"], "tries models out"),
         (["pruner/allocation=global", "save_model=true"], "export=padded"),
+        *(
+            ([f"pruner/criterion={criterion}", f"pruner/structure={structure}", "pruner/budget=parameters"], reason)
+            for criterion, structure, reason in (
+                ("sleb", "layers", "SLEB scores for a share of units that it must know, but Parameters looks for"),
+                ("angular_distance", "layers", "AngularDistance scores for a share"),
+                ("movement", "mlp_neurons", "Movement scores for a share"),
+                ("synflow", "mlp_neurons", "SynFlow scores for a share"),
+            )
+        ),
+        (["pruner=combined", "pruner/criterion@pruner.parts.depth.criterion=sleb"], "SLEB scores for a share"),
+        (["pruner/structure=n_m", "pruner/budget=parameters"], "the pattern of NM knows 0.5 alone"),
+        (["pruner/criterion=taylor", "loss@pruner.criterion.loss=none"], "pruner.criterion.loss=NoRecovery: must be"),
+        (["pruner/criterion=gates", "loss@pruner.criterion.loss=none"], "pruner.criterion.loss=NoRecovery: must be"),
+        (
+            ["pruner/criterion=sleb", "pruner/structure=layers", f"pruner.criterion.loss={NONE}"],
+            "pruner.criterion.loss=NoRecovery: must be",
+        ),
+        (
+            [
+                *("pruner/criterion=kl_taylor", "loss@pruner.criterion.hard=none", "~pruner.criterion.hard.reads"),
+                "pruner.criterion.soft.reads=question",
+            ],
+            "pruner.criterion.hard=NoRecovery: must be",
+        ),
+        (["pruner/allocation=greedy", "loss@pruner.allocation.loss=none"], "pruner.allocation.loss=NoRecovery: must"),
+        (
+            [
+                *("loss=ce_kl", "~loss.terms.ce", "~loss.weights.ce", "loss.terms.kl.reads=question"),
+                f"+loss.terms.none={NONE}",
+            ],
+            "loss.terms.none=NoRecovery: must be",
+        ),
+        (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=kl", "pruner.criterion.loss.reads=gold"],
+            "pruner.criterion.loss.reads=gold: must be question",
+        ),
+        (
+            ["pruner/allocation=greedy", "loss@pruner.allocation.loss=kl", "pruner.allocation.loss.reads=gold"],
+            "pruner.allocation.loss.reads=gold: must be question",
+        ),
+        (["schedule=rigl", "pruner=weights", "loss=none"], "loss=NoRecovery nothing trains"),
+        (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
+        (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
     ],
 )
 def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: list[str], reason: str) -> None:
@@ -150,3 +194,18 @@ def quick(component: Any) -> Any:
     if component.__class__.__module__.startswith("regraft.pruning"):
         little |= {"steps": 2}
     return dataclasses.replace(component, **{key: value for key, value in little.items() if key in own})
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["pruner/criterion=sleb", "pruner/structure=layers"],
+        ["pruner/criterion=soft_movement", "pruner/budget=parameters"],
+        # hard needs the labels, soft reads the same text
+        ["pruner/criterion=kl_taylor", "pruner.criterion.hard.reads=gold", "pruner.criterion.soft.reads=gold"],
+        ["recovery=small_model_lora", "pipeline=from_scratch", "loss=none"],
+        ["schedule=rigl", "pruner=weights", "pipeline=lottery_ticket"],
+    ],
+)
+def test_what_only_looks_like_it_is_let_through(overrides: list[str]) -> None:
+    load(composed(*overrides))

@@ -309,6 +309,29 @@ def test_a_combination_by_units_multiplies_by_the_weights() -> None:
     assert [len(layer) for layer in model.removed["mlp_neurons"]] == [12] * 3
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Telling(Layerwise):
+    """Tells the sparsity that its part is scored for, and keeps something."""
+
+    def losses(self, scored: Scored, sparsity: float) -> list[int]:
+        assert not scored.context.measured
+        scored.context.measured["kept"] = True
+        scored.context.report({"share": scored.context.sparsity})
+        return super().losses(scored, sparsity)
+
+
+def test_parts_of_a_combination_tell_and_keep_their_own() -> None:
+    parts = {
+        "heads": share(KvGroups(), weight=2.0, most=0.5, allocation=Telling()),
+        "neurons": share(MlpNeurons(), weight=0.5, allocation=Telling()),
+    }
+    told: dict[str, Any] = {}
+    context = PruningContext(generator=torch.Generator(), sparsity=0.5, report=told.update)
+    model, combined = wrapped("llama"), Combined(parts=parts, budget=Units())
+    combined.prune(model, combined.left(model), 0.5, context)
+    assert told == {"parts": {"kv_groups": {"share": 0.5}, "mlp_neurons": {"share": 0.25}}}
+
+
 def test_a_latency_of_a_combination_is_that_of_what_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "regraft.models.latency.milliseconds_per_token", lambda model, context, repeats: model.num_parameters()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import LanguageModel, PruningContext, Scored
+from regraft.interfaces import Batch, LanguageModel, ModelOutputs, PruningContext, Scored
 from regraft.pruning.allocation.owl import Owl, densities
 from regraft.pruning.allocation.shares import Room, share_out
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
@@ -124,6 +124,26 @@ def test_owl_is_the_formula() -> None:
     assert sum(found) == 72
     assert all(abs(lost - INTERMEDIATE * (1 - dense)) <= 1 for lost, dense in zip(found, density, strict=True))
     assert told == {"outlier_ratios": {str(layer): ratio for layer, ratio in enumerate(ratios)}}
+
+
+def test_owl_measures_once_however_many_amounts_are_asked_and_tells_dense_layers() -> None:
+    scored = owl_problem()
+    looked: list[int] = []
+
+    class Counted(questions.Made):
+        def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
+            looked.append(1)
+            return super().forward(model, batch)
+
+    told: dict = {}
+    scored.model.removed = {"layers": ((0, 2),)}
+    scored = replace(scored, context=replace(scored.context, data=Counted(), report=told.update))
+    first = Owl().losses(scored, 0.5)
+    once = len(looked)
+    assert once > 0
+    assert Owl().losses(scored, 0.25) != first == Owl().losses(scored, 0.5)
+    assert len(looked) == once
+    assert list(told["outlier_ratios"]) == ["1", "3", "4"]
 
 
 def test_the_layer_with_more_outliers_stays_denser() -> None:
