@@ -6,8 +6,9 @@
 The model has the shape of OLMo2-1B (hidden 2048, intermediate 8192, 16 layers, 16 heads, vocabulary 100352) and random
 weights, so nothing is fetched. There are two readings of "reading its weights once", and both are printed: the sum of
 |w| over all weights in float32, in blocks that stay in the processor's cache, by which the limit is meant; and the sum
-of all bytes as integers, which asks nothing of a weight as a number. All take turns, round by round, so that whatever else the machine does falls on all alike; the ratios are of the medians. A
-round prunes a model of its own whose tensors are the first model's: what is cut is new, and the first stays whole.
+of all bytes as integers, which asks nothing of a weight as a number. All take turns, round by round, so that whatever
+else the machine does falls on all alike; the ratios are of the medians. A round prunes a model of its own whose tensors
+are the first model's: what is cut is new, and the first stays whole.
 """
 
 from __future__ import annotations
