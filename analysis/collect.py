@@ -121,7 +121,10 @@ class Run:
         return settings(self.record)
 
     def choice(self, column: str) -> str:
-        return self.record.choices.get(CHOICES[column]) or ""
+        """The chosen YAML of the column's group; of a combined pruner those of its parts."""
+        group, choices = CHOICES[column], self.record.choices
+        parts = {chosen for key, chosen in choices.items() if key.startswith(f"{group}@pruner.parts.")}
+        return choices.get(group) or " + ".join(sorted(parts))
 
     @property
     def last_evaluation(self) -> StageRecord | None:
@@ -266,7 +269,7 @@ class Collection:
             if not any(key in run.settings for run in self.runs):
                 raise AnalysisError(
                     f"{key}: no run has it. Give a column ({', '.join(RUN_COLUMNS)}), or a dotted config key such as "
-                    "recovery.learning_rate; for an axis, a metric or a kind of sparsity too."
+                    "recovery.learning_rate."
                 )
         explained = [*keys, *(EXPLAINED[column] for column in columns if column in EXPLAINED)]
         table = self._table(explained) if explained else self.run_table

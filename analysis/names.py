@@ -52,6 +52,8 @@ def method(name: str) -> str:
     """A method as its paper writes it: `kv_groups` is `KV groups`. What is no plain name stays as it is."""
     if name in ("n_m", "one_shot"):
         return {"n_m": "N:M", "one_shot": "one-shot"}[name]
+    if " + " in name:
+        return " + ".join(map(method, name.split(" + ")))
     if not re.fullmatch("[a-z0-9_]+", name):
         return name
     return " ".join(WORDS.get(word, word) for word in name.split("_"))

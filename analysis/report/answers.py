@@ -101,7 +101,7 @@ def answers(collection: Collection) -> dict[str, Any]:
 
 def _after_pruning(run: Run) -> StageRecord | None:
     """The evaluation between the last pruning and the recovery after it; without recovery the last one."""
-    found = None
+    found, recovered = None, False
     for stage in run.record.stages:
         if stage.stage == "prune":
             found, recovered = None, False

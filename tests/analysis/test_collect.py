@@ -10,7 +10,8 @@ import pandas
 import pytest
 import sweeps
 
-from analysis.collect import COLUMNS, AnalysisError, collect, write
+from analysis import names
+from analysis.collect import COLUMNS, AnalysisError, Run, collect, write
 from regraft.records import PREDICTIONS, RECORD, Record
 
 
@@ -253,3 +254,14 @@ def test_a_subset_that_is_no_number_is_unreadable(tmp_path: Path) -> None:
     folder = sweeps.save(with_config(sweeps.record(seed=1), "task", subset="first"), tmp_path, with_predictions=False)
     told = "\n".join(collect([tmp_path]).account())
     assert f"1 unreadable:\n  {folder}: " in told
+
+
+def test_a_combined_pruner_is_known_by_its_parts(tmp_path: Path) -> None:
+    record = sweeps.record()
+    del record.choices["pruner/criterion"], record.choices["pruner/structure"]
+    for part, structure, criterion in (("depth", "layers", "l2"), ("width", "mlp_neurons", "l2")):
+        record.choices[f"pruner/structure@pruner.parts.{part}.structure"] = structure
+        record.choices[f"pruner/criterion@pruner.parts.{part}.criterion"] = criterion
+    run = Run(record, tmp_path)
+    assert (run.choice("criterion"), run.choice("structure")) == ("l2", "layers + mlp_neurons")
+    assert names.value("structure", run.choice("structure")) == "layers + MLP neurons"

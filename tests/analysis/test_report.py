@@ -596,6 +596,14 @@ def test_one_run_is_a_page(tmp_path: Path, made: Made) -> None:
     assert told["landmarks"] == []
 
 
+def test_a_checkpoint_that_was_measured_again_is_a_page(tmp_path: Path, made: Made) -> None:
+    record = sweeps.record()
+    loaded = [replace(stage, stage="load") if stage.stage == "prune" else stage for stage in record.stages]
+    stages = [stage for stage in loaded if stage.stage != "recover"]
+    sweeps.save(replace(record, stages=stages), tmp_path / "study")
+    assert made(tmp_path / "study")["runs"]["id"]
+
+
 def test_five_hundred_runs_make_a_page_that_is_not_too_large(many: Path) -> None:
     assert many.stat().st_size < 15e6
     told = pages.data(many)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from regraft.config.ranges import require
+from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import LanguageModel, Schedule, Seams, Structure
 
 if TYPE_CHECKING:
@@ -69,8 +69,19 @@ class Dynamic(Schedule):
         """
 
     def seams(self, student: LanguageModel, structure: Structure, steps: int, seed: int) -> Seams:
+        """Look at the gradients of a move, and move the masks after its step.
+
+        Raises:
+            ConfigError: The training ends before masks would move.
+        """
         import torch
 
+        if not any(self.moves(step, steps) for step in range(1, steps + 1)):
+            raise ConfigError(
+                f"schedule.interval={self.interval}: must be below {self.end * steps:g}, which is schedule.end of the "
+                f"{steps} steps of this recovery: no mask would move. Choose schedule.interval="
+                f"{max(round(self.end * steps / 10), 1)}, or more recovery.steps."
+            )
         note, wanted = self.wishes(seed)
 
         def look(network: PreTrainedModel, step: int) -> None:
