@@ -122,6 +122,14 @@ def test_an_interrupted_training_goes_on_with_its_masks(schedule: Dynamic, tmp_p
         assert torch.equal(tensor, again.model.state_dict()[name]), name
 
 
+def test_a_training_too_short_to_move_masks_is_refused_where_there_are_some() -> None:
+    late = RigL(interval=STEPS)
+    with pytest.raises(ConfigError, match=f"interval={STEPS}: must be below"):
+        late.seams(masked(), Weights(), STEPS, seed=0)
+    # before the first pruning, and at sparsity 0, there are none
+    late.seams(language_model(), Weights(), STEPS, seed=0)
+
+
 def test_the_seed_moves_what_set_grows() -> None:
     names = list(masked().masks)
     draws = []

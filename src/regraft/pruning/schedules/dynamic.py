@@ -72,11 +72,11 @@ class Dynamic(Schedule):
         """Look at the gradients of a move, and move the masks after its step.
 
         Raises:
-            ConfigError: The training ends before masks would move.
+            ConfigError: There are masks, and the training ends before they would move.
         """
         import torch
 
-        if not any(self.moves(step, steps) for step in range(1, steps + 1)):
+        if student.masks and not any(self.moves(step, steps) for step in range(1, steps + 1)):
             raise ConfigError(
                 f"schedule.interval={self.interval}: must be below {self.end * steps:g}, which is schedule.end of the "
                 f"{steps} steps of this recovery: no mask would move. Choose schedule.interval="
