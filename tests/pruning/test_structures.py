@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from units import flags
 
 from regraft.interfaces import Criterion, Group, LanguageModel, PruningContext, Structure
-from regraft.models import export
+from regraft.models.exporters.plain import Plain
 from regraft.pruning.allocation.layerwise import Layerwise
 from regraft.pruning.criteria.l1 import L1
 from regraft.pruning.criteria.l2 import L2
@@ -139,10 +139,10 @@ def test_a_uniform_model_is_saved_and_loaded(
     model.tokenizer = Tokenizer()  # type: ignore[assignment]
     structure.remove(model, some(structure.groups(model.model), False))
     if (structure.name, architecture) == ("kv_groups", "gpt2"):
-        with pytest.raises(ValueError, match=r"save_model: .*attn\.c_attn\.weight is \(32, 48\), and its config makes"):
-            export.save(model, tmp_path / "checkpoint")
+        with pytest.raises(ValueError, match=r"export=plain: .*attn\.c_attn\.weight 32x48"):
+            Plain().write(model, tmp_path / "checkpoint")
         return
-    export.save(model, tmp_path / "checkpoint")
+    Plain().write(model, tmp_path / "checkpoint")
     loaded = type(model.model).from_pretrained(tmp_path / "checkpoint").eval()  # type: ignore[attr-defined]
     torch.testing.assert_close(logits(loaded), logits(model.model), atol=1e-6, rtol=1e-6)
     assert loaded.num_parameters() == model.model.num_parameters()
@@ -157,8 +157,8 @@ class Tokenizer:
 @pytest.mark.parametrize(
     ("structure", "units", "message"),
     [
-        (Hidden(), [range(23)], "hidden size.*not a multiple of"),
-        (KvGroups(), [[0], [0, 1], [0]], r"layers\.0.*q_proj\.weight is \(16, 32\), and its config makes \(32, 32\)"),
+        (Hidden(), [range(23)], r"export=plain: .*q_proj\.weight 32x23"),
+        (KvGroups(), [[0], [0, 1], [0]], r"export=plain: .*layers\.0.*q_proj\.weight 16x32"),
     ],
 )
 def test_what_no_plain_checkpoint_can_hold_is_refused(
@@ -169,7 +169,7 @@ def test_what_no_plain_checkpoint_can_hold_is_refused(
     groups = structure.groups(model.model)
     structure.remove(model, [flags(group.units, kept) for group, kept in zip(groups, units, strict=True)])
     with pytest.raises(ValueError, match=message):
-        export.save(model, tmp_path / "checkpoint")
+        Plain().write(model, tmp_path / "checkpoint")
     assert not list(tmp_path.iterdir())
 
 

@@ -68,7 +68,8 @@ class PerLayer(Allocation):
         layers = torch.repeat_interleave(torch.arange(len(spare)), torch.tensor(spare))
         priorities = torch.cat(
             [
-                weight * units / (2 * torch.arange(most, dtype=torch.float64) + 1)
+                # two tensors: a number by a tensor is its product with a rounded inverse, which breaks ties
+                torch.tensor(weight * units, dtype=torch.float64) / (2 * torch.arange(most, dtype=torch.float64) + 1)
                 for units, weight, most in zip(dense_units, weights, spare, strict=True)
             ]
         )
