@@ -353,7 +353,9 @@ class Calibration(ABC):
         on_gradients: Sequence[AfterStep] = (),
         after_step: Sequence[AfterStep] = (),
     ) -> None:
-        """Train `model` in place, on the recovery's questions with the recovery's hyper-parameters.
+        """Train all weights of `model` in place, on the recovery's questions with the recovery's hyper-parameters.
+
+        Without the recovery's adapters, if it has any: what trains here scores the weights themselves.
 
         Args:
             model: Whose weights move.
@@ -491,22 +493,7 @@ class Structure(Component, ABC):
 
     def still_in(self, model: LanguageModel, pruned: LanguageModel) -> list[torch.Tensor]:
         """(units,) bool for each group of `model`: which `pruned` has too, that came of the same dense model."""
-        import torch
-
-        if (there := self.there(pruned)) is not None:
-            return there
-        units = self.units(model.model)
-        nothing = ((),) * len(units)
-        keep = []
-        for left, before, gone in zip(
-            units, model.removed.get(self.name, nothing), pruned.removed.get(self.name, nothing), strict=True
-        ):
-            stays = torch.ones(left + len(before), dtype=torch.bool)
-            stays[list(gone)] = False
-            own = torch.ones_like(stays)
-            own[list(before)] = False
-            keep.append(stays[own])
-        return keep
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import Group, LanguageModel, Part, Structure
+from regraft.pruning import numbering
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,6 @@ def parameters(groups: Iterable[Group]) -> list[torch.nn.Parameter]:
 
 def dense_units(model: LanguageModel, structure: Structure) -> list[int]:
     """How many units each group has in the dense model."""
-    units = structure.units(model.model)
-    removed = model.removed.get(structure.name, ((),) * len(units))
-    return [left + len(gone) for left, gone in zip(units, removed, strict=True)]
+    groups = structure.groups(model.model)
+    lost = numbering.removed(model, structure.name, groups)
+    return [group.units + len(gone) for group, gone in zip(groups, lost, strict=True)]

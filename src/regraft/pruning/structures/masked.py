@@ -109,6 +109,12 @@ class Masked(Structure):
             masks.append(torch.ones(group.units, dtype=torch.bool) if mask is None else part.of(mask).flatten())
         return masks
 
+    def still_in(self, model: LanguageModel, pruned: LanguageModel) -> list[torch.Tensor]:
+        import torch
+
+        there = self.there(pruned)
+        return [torch.ones(units, dtype=torch.bool) for units in self.units(model.model)] if there is None else there
+
     def select(self, group: Group, scores: torch.Tensor, left: int) -> torch.Tensor:
         (part,) = group.parts
         return self.choose(scores.view(part.parameter.shape[part.dimension], -1), left).flatten()
