@@ -441,6 +441,15 @@ class Criterion(Component, ABC):
         """
         return keep
 
+    def biased(self, groups: Sequence[Group], keep: Sequence[torch.Tensor]) -> list[nn.Module]:
+        """The linear maps to which `adjust` gives a bias if they have none: that costs parameters.
+
+        Args:
+            groups: Of the structure.
+            keep: (units,) bool for each of them.
+        """
+        return []
+
 
 class Structure(Component, ABC):
     """What is removed together: finds the units of a model and takes them out."""
