@@ -102,14 +102,14 @@ def test_the_pruner_keeps_the_trained_weights_of_the_highest_scores() -> None:
     pruner = Pruner(criterion=criterion, structure=Weights(), allocation=Layerwise())
     context = PruningContext(generator=torch.Generator(), sparsity=0.5, data=AtHand())
     before = copy.deepcopy(model.model.state_dict())
-    pairs = pruner.prune(model, pruner.left(model), 0.5, context)
+    pruned = pruner.prune(model, pruner.left(model), 0.5, context)
     criterion.scores(trained, Weights(), PruningContext(generator=torch.Generator(), sparsity=0.5, data=AtHand()))
     after = trained.model.state_dict()
     for name, mask in model.masks.items():
         assert torch.equal(model.model.get_parameter(name), after[name] * mask)
         assert not torch.equal(after[name], before[name])
-    for scores, keep in pairs:
-        assert float(scores[keep].min()) >= float(scores[~keep].max())
+    for group in pruned:
+        assert float(group.scores[group.keep].min()) >= float(group.scores[~group.keep].max())
 
 
 def test_what_is_masked_already_stays_gone() -> None:
