@@ -271,6 +271,11 @@ class Group:
     layer: int | None = None
     """Number of the decoder layer that it lies in; None: it spans the model."""
 
+    @property
+    def matrices(self) -> tuple[Part, ...]:
+        """The matrices in which the units own weights; biases and norms follow them."""
+        return tuple(part for part in self.parts if part.attribute == "weight" and part.side != "scales")
+
     def weights(self) -> dict[str, torch.Tensor]:
         """Name of each matrix -> (units, numbers): what each unit owns of it, without graph."""
         return self.gather(lambda part: part.parameter.detach())
@@ -297,13 +302,12 @@ class Group:
 
         found: dict[str, list[torch.Tensor]] = {}
         lines: dict[str, list[torch.Tensor]] = {}
-        for part in self.parts:
-            if part.attribute == "weight" and part.side != "scales":
-                owned = part.of(tensor(part))
-                if part.unit is None:
-                    found.setdefault(part.name, []).append(owned)
-                else:
-                    lines.setdefault(part.name, []).append(owned[0])
+        for part in self.matrices:
+            owned = part.of(tensor(part))
+            if part.unit is None:
+                found.setdefault(part.name, []).append(owned)
+            else:
+                lines.setdefault(part.name, []).append(owned[0])
         gathered = {name: each[0] if len(each) == 1 else torch.cat(each, dim=1) for name, each in found.items()}
         return gathered | {
             name: torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for name, each in lines.items()

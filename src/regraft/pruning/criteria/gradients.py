@@ -6,20 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from regraft.config.ranges import require
-from regraft.interfaces import LanguageModel, Loss, PruningContext, PruningNeed
+from regraft.interfaces import LanguageModel, Loss, PruningContext
 
 if TYPE_CHECKING:
     import torch
-
-
-def needs(loss: Loss) -> frozenset[PruningNeed]:
-    """What a criterion asks of the context that differentiates `loss`."""
-    asked: set[PruningNeed] = {"calibration"}
-    if "labels" in loss.needs:
-        asked.add("labels")
-    if "teacher_logits" in loss.needs:
-        asked.add("teacher_logits")
-    return frozenset(asked)
 
 
 def check(loss: Loss) -> None:
