@@ -271,6 +271,11 @@ class Group:
     layer: int | None = None
     """Number of the decoder layer that it lies in; None: it spans the model."""
 
+    @property
+    def matrices(self) -> tuple[Part, ...]:
+        """The matrices in which the units own weights; biases and norms follow them."""
+        return tuple(part for part in self.parts if part.attribute == "weight" and part.side != "scales")
+
     def weights(self) -> dict[str, torch.Tensor]:
         """Name of each matrix -> (units, numbers): what each unit owns of it, without graph."""
         return self.gather(lambda part: part.parameter.detach())
@@ -297,13 +302,12 @@ class Group:
 
         found: dict[str, list[torch.Tensor]] = {}
         lines: dict[str, list[torch.Tensor]] = {}
-        for part in self.parts:
-            if part.attribute == "weight" and part.side != "scales":
-                owned = part.of(tensor(part))
-                if part.unit is None:
-                    found.setdefault(part.name, []).append(owned)
-                else:
-                    lines.setdefault(part.name, []).append(owned[0])
+        for part in self.matrices:
+            owned = part.of(tensor(part))
+            if part.unit is None:
+                found.setdefault(part.name, []).append(owned)
+            else:
+                lines.setdefault(part.name, []).append(owned[0])
         gathered = {name: each[0] if len(each) == 1 else torch.cat(each, dim=1) for name, each in found.items()}
         return gathered | {
             name: torch.nn.utils.rnn.pad_sequence(each, batch_first=True) for name, each in lines.items()
@@ -353,7 +357,9 @@ class Calibration(ABC):
         on_gradients: Sequence[AfterStep] = (),
         after_step: Sequence[AfterStep] = (),
     ) -> None:
-        """Train `model` in place, on the recovery's questions with the recovery's hyper-parameters.
+        """Train all weights of `model` in place, on the recovery's questions with the recovery's hyper-parameters.
+
+        Without the recovery's adapters, if it has any: what trains here scores the weights themselves.
 
         Args:
             model: Whose weights move.
@@ -442,6 +448,15 @@ class Criterion(Component, ABC):
         """
         return keep
 
+    def biased(self, groups: Sequence[Group], keep: Sequence[torch.Tensor]) -> list[nn.Module]:
+        """The linear maps to which `adjust` gives a bias if they have none: that costs parameters.
+
+        Args:
+            groups: Of the structure.
+            keep: (units,) bool for each of them.
+        """
+        return []
+
 
 class Structure(Component, ABC):
     """What is removed together: finds the units of a model and takes them out."""
@@ -494,22 +509,7 @@ class Structure(Component, ABC):
 
     def still_in(self, model: LanguageModel, pruned: LanguageModel) -> list[torch.Tensor]:
         """(units,) bool for each group of `model`: which `pruned` has too, that came of the same dense model."""
-        import torch
-
-        if (there := self.there(pruned)) is not None:
-            return there
-        units = self.units(model.model)
-        nothing = ((),) * len(units)
-        keep = []
-        for left, before, gone in zip(
-            units, model.removed.get(self.name, nothing), pruned.removed.get(self.name, nothing), strict=True
-        ):
-            stays = torch.ones(left + len(before), dtype=torch.bool)
-            stays[list(gone)] = False
-            own = torch.ones_like(stays)
-            own[list(before)] = False
-            keep.append(stays[own])
-        return keep
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

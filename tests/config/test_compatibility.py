@@ -150,7 +150,6 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         ),
         (["schedule=rigl", "pruner=weights", "loss=none"], "loss=NoRecovery nothing trains"),
         (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
-        (["recovery=small_model_lora", "pruner/criterion=movement"], "trains the weights which it scores"),
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
     ],
 )

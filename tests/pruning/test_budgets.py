@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from architectures import ARCHITECTURES, tiny_model
+from questions import Made
 from silence import logits
 from units import flags
 
@@ -24,6 +25,7 @@ from regraft.pruning.budgets.macs import Macs
 from regraft.pruning.budgets.parameters import Parameters
 from regraft.pruning.budgets.units import Units
 from regraft.pruning.combined import Combined, Share
+from regraft.pruning.criteria.flap import FLAP
 from regraft.pruning.criteria.l2 import L2
 from regraft.pruning.criteria.random import Random
 from regraft.pruning.pruner import Pruner, Pruning
@@ -56,6 +58,7 @@ def pruned(
             length=lambda: CONTEXT,
             is_last=sparsity == sparsities[-1],
             report=told.update,
+            data=Made(batch_size=3),
         )
         pruning.prune(model, pruning.left(dense), sparsity, context)
     return dict(told.get("budget", {}))
@@ -342,6 +345,22 @@ def test_a_latency_of_a_combination_is_that_of_what_is_cut(monkeypatch: pytest.M
     exact = pruned(Combined(parts=parts), counted, 0.5, architecture="olmo2")
     assert told["reached"] == timed.model.num_parameters() <= told["allowed"] == exact["allowed"]
     assert told["reached"] == pytest.approx(exact["reached"], rel=0.05)
+
+
+@pytest.mark.parametrize("architecture", ["llama", "olmo2", "gpt2"])
+@pytest.mark.parametrize("sparsities", [(0.3,), (0.2, 0.3)], ids=["at once", "in steps"])
+def test_biases_that_make_up_for_units_are_counted(architecture: str, sparsities: tuple[float, ...]) -> None:
+    """Llama's config gives all maps of a block biases, OLMo2's says nothing of them, GPT-2 has them."""
+    neurons = share(MlpNeurons(), criterion=FLAP())
+    for pruning in (
+        Combined(parts={"heads": share(KvGroups(), criterion=FLAP(), most=0.5), "neurons": neurons}),
+        Combined(parts={"depth": share(Layers(), most=0.4), "neurons": neurons}),
+        pruner(MlpNeurons(), Parameters(), FLAP()),
+    ):
+        model = wrapped(architecture)
+        told = pruned(pruning, model, *sparsities, architecture=architecture)
+        assert told["reached"] == measure(model.model, CONTEXT).parameters <= told["allowed"]
+        assert all(any(groups) for groups in model.removed.values())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

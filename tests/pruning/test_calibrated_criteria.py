@@ -37,6 +37,7 @@ from regraft.pruning.criteria.max_abs import MaxAbs
 from regraft.pruning.criteria.sleb import SLEB
 from regraft.pruning.criteria.taylor import Taylor
 from regraft.pruning.criteria.wanda import Wanda
+from regraft.pruning.structures import hidden as residual
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
 from regraft.sweeps.identity import register, typed
 
@@ -385,6 +386,17 @@ def test_wanda() -> None:
     readers = [part.module for part in Hidden().groups(model.model)[0].parts]
     each = [wanda_by_hand(channels) for channels in by_channel(model, *readers)]
     same(hidden, [math.fsum(values) for values in zip(*each, strict=True)])
+
+
+@pytest.mark.parametrize("criterion", [Activation(), Wanda()])
+def test_a_tied_head_is_no_reader_and_one_of_its_own_is(criterion: Criterion) -> None:
+    tied, apart = language_model(tie_word_embeddings=True), language_model()
+    apart.model.load_state_dict(tied.model.state_dict())
+    (with_head,) = criterion.scores(tied, Hidden(), context())
+    (own,) = criterion.scores(apart, residual.Hidden(), context())
+    (shared,) = criterion.scores(tied, residual.Hidden(), context())
+    same(own, with_head.tolist())
+    assert (shared < 0.99 * own).all()
 
 
 @pytest.mark.parametrize("metric", ["wifv", "ifv", "wifn"])

@@ -21,7 +21,7 @@ from test_trial import hooks, language_model
 from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.distillation.losses.kl import KL
-from regraft.interfaces import LanguageModel, Scored
+from regraft.interfaces import Batch, LanguageModel, Loss, LossValue, Scored
 from regraft.pruning.allocation import amc
 from regraft.pruning.allocation.amc import Amc, truncated_normal
 from regraft.pruning.allocation.evolutionary import Evolutionary
@@ -121,6 +121,31 @@ def test_greedy_takes_where_the_loss_rises_least() -> None:
                 rises.append(((measure(more) - measure(expected)) / units, layer, more))
         expected = min(rises)[2]
     assert losses == expected and told["evaluations"] <= 27
+
+
+class Breaking(questions.Made):
+    """Of the models that are measured a third compute no number, and a third infinity; the first is well."""
+
+    measured = 0
+
+    def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
+        value = super().value(model, loss, batch)
+        self.measured += 1
+        wrong = {0: math.nan, 2: math.inf}.get(self.measured % 3)
+        return value if wrong is None else replace(value, total=value.total * wrong)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_candidates_that_compute_no_number_are_the_worst(name: str) -> None:
+    asked = questions.Made(questions.made(12), batch_size=12)
+    breaking = Breaking(asked.questions, batch_size=12, dense=copy.deepcopy(planted.model()))
+    losses, told = searched(SEARCHES[name], planted.problem(calibration=breaking), evaluations=20)
+    assert sum(losses) == 96 and math.isfinite(told["loss"]) and told["loss"] <= told["even_loss"]
+
+
+def test_no_reward_is_infinite() -> None:
+    worst = [amc.rewarded(loss, 2.0) for loss in (math.inf, 1e30)]
+    assert worst == [amc.WORST, amc.WORST] and amc.rewarded(3.0, 2.0) == -1.5 and amc.rewarded(3.0, math.inf) == 0
 
 
 def test_greedy_with_too_small_a_budget_is_told_so() -> None:

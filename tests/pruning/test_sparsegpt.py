@@ -129,6 +129,19 @@ def test_what_was_gone_stays_gone_and_the_count_is_met(block_size: int) -> None:
         assert int((~mask).sum()) == round(0.65 * mask.numel()), name
 
 
+@pytest.mark.parametrize("block_size", [3, 5, 128])
+def test_outputs_that_compete_alone_lose_as_many_to_within_one(block_size: int) -> None:
+    model = copied("olmo2")
+    before: dict[str, torch.Tensor] = {}
+    for sparsity in (0.3, 0.65):
+        prune(model, SparseGPT(block_size=block_size), Weights(compare="output"), sparsity)
+        for name, mask in model.masks.items():
+            lost = (~mask).sum(dim=1)
+            assert int(lost.sum()) == round(sparsity * mask.numel()) and int(lost.max() - lost.min()) <= 1, name
+            assert not (mask & ~before.get(name, mask)).any()
+        before = dict(model.masks)
+
+
 def test_inputs_that_are_always_zero_go_first_and_move_nothing() -> None:
     model = copied("llama")
     norm = model.model.model.layers[0].input_layernorm  # type: ignore[union-attr]

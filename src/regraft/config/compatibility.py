@@ -166,11 +166,6 @@ def _check_training(config: RunConfig) -> None:
             "pipeline draws the weights anew at each step of the schedule, so that all but the last recovery would be "
             "lost. Choose schedule=one_shot."
         )
-    if config.recovery.lora is not None and "training" in config.pruner.needs:
-        raise ConfigError(
-            "recovery.lora: must be null with a pruner/criterion that trains the weights which it scores, by the "
-            "recovery's hyper-parameters: with adapters they are frozen. Choose recovery.lora=null."
-        )
     draws = "initialise" in (*pipeline.before, *pipeline.repeat, *pipeline.after)
     if config.recovery.lora is not None and config.loss.trains and draws:
         raise ConfigError(

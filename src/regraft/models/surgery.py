@@ -49,26 +49,35 @@ def give_biases(model: PreTrainedModel, modules: Iterable[nn.Module]) -> None:
     Where a key of the model's config gives them to the whole block, the other maps of the block get zero biases too,
     and the config says so: a plain checkpoint then holds them. Elsewhere the config stays as it is.
     """
-    import torch
     from torch import nn
+
+    lacking, keys = lacking_biases(model, modules)
+    for key in keys:
+        setattr(model.config.get_text_config(), key, True)
+    for module in lacking:
+        zeros = module.weight.new_zeros(len(module.weight))
+        module.bias = nn.Parameter(zeros, requires_grad=module.weight.requires_grad)
+
+
+def lacking_biases(model: PreTrainedModel, modules: Iterable[nn.Module]) -> tuple[list[Any], list[str]]:
+    """The linear maps that get a bias when `modules` are given theirs, and the keys of the config that will say so."""
+    import torch
 
     lacking = {id(module) for module in modules if module.bias is None}
     names = {f"{name}.bias" for name, module in model.named_modules() if id(module) in lacking}
     untold, there = set(names), {name for name, _ in model.named_parameters()}
-    config = model.config.get_text_config()
+    keys: list[str] = []
     for key in BIAS_KEYS:
-        if untold and getattr(config, key, None) is False:
+        if untold and getattr(model.config.get_text_config(), key, None) is False:
             told = copy.deepcopy(model.config)
-            setattr(told.get_text_config(), key, True)
+            for each in (*keys, key):
+                setattr(told.get_text_config(), each, True)
             with torch.device("meta"):
                 more = {name for name, _ in type(model)(told).named_parameters()} - there
             if more & untold:
-                setattr(config, key, True)
+                keys.append(key)
                 names, untold = names | more, untold - more
-    for name in names:
-        module: Any = model.get_submodule(name.removesuffix(".bias"))
-        zeros = module.weight.new_zeros(len(module.weight))
-        module.bias = nn.Parameter(zeros, requires_grad=module.weight.requires_grad)
+    return [model.get_submodule(name.removesuffix(".bias")) for name in sorted(names)], keys
 
 
 @dataclass(frozen=True, kw_only=True)

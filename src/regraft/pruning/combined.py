@@ -138,7 +138,9 @@ class Together(Removal):
         """What would be left of the model."""
         shapes = self.found.shapes(self.part.of(amount))
         for other, groups in zip(self.others, self._groups, strict=True):
-            shapes.take(groups, self._alike(other, self.found.model, groups, amount))
+            keep = self._alike(other, self.found.model, groups, amount)
+            shapes.take(groups, keep)
+            shapes.give_biases(other.criterion.biased(groups, keep))
         return shapes
 
     def parameters(self, amount: float) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from regraft.interfaces import Batch, Calibration, Kind, LanguageModel, PruningContext, Structure
@@ -50,6 +51,22 @@ def watch_layers(model: LanguageModel, calibration: Calibration, layers: list[nn
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextlib.contextmanager
+def skipped(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Within, what enters these layers leaves them, and they compute nothing."""
+
+    def through(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
+        return hidden_states
+
+    for layer in layers:
+        layer.forward = through
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
 
 
 def _states(output: Any) -> torch.Tensor:

@@ -43,16 +43,6 @@ def backward(model: LanguageModel, calibration: Calibration, loss: Loss) -> Iter
         yield value.count
 
 
-def owned(groups: Iterable[Group]) -> dict[int, nn.Parameter]:
-    """The matrices in which units of `groups` own something, by their id."""
-    return {
-        id(part.parameter): part.parameter
-        for group in groups
-        for part in group.parts
-        if part.attribute == "weight" and part.side != "scales"
-    }
-
-
 def wide(tensor: torch.Tensor) -> torch.Tensor:
     """In float32, or float64 if it is."""
     import torch
@@ -75,7 +65,7 @@ def checked(scores: list[torch.Tensor], criterion: object, next_step: str) -> li
 
 
 @contextlib.contextmanager
-def silenced(groups: Sequence[Group], gone: Sequence[torch.Tensor]) -> Iterator[None]:
+def unread(groups: Sequence[Group], gone: Sequence[torch.Tensor]) -> Iterator[None]:
     """Within, no linear map takes up the units of `gone`, (units,) bool for each group; then all do, to the bit."""
     import torch
 

@@ -241,8 +241,9 @@ class Found(Removal):
 
     def shapes(self, share: float) -> Shapes:
         """What would be left."""
-        shapes = self._whole.copy()
-        shapes.take(self.groups, self.keep(share))
+        shapes, keep = self._whole.copy(), self.keep(share)
+        shapes.take(self.groups, keep)
+        shapes.give_biases(self.pruner.criterion.biased(self.groups, keep))
         return shapes
 
     def parameters(self, amount: float) -> int:

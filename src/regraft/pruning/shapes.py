@@ -2,7 +2,8 @@
 
 A parameter has the product of its sizes in numbers. Units that lie along one of its dimensions take their width from
 that size, a layer that goes takes all; so what several structures take from one matrix multiplies, as it does when it
-is cut. Tied weights count once. A single weight that goes is one parameter less.
+is cut. Tied weights count once. A single weight that goes is one parameter less, a bias that is given to a linear
+map as many more as the map has outputs.
 
 Multiply-accumulates of a token at the end of T tokens are counted as in `regraft.evaluation.size`: each linear map's
 numbers once (the head's too, tied or not), and 2 * T * heads * head_dim in each attention.
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import Group, LanguageModel
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 class Shapes:
@@ -31,6 +33,11 @@ class Shapes:
     def __init__(self, model: LanguageModel) -> None:
         from regraft.models.architecture import attention_blocks, is_linear
 
+        self._model = model.model
+        self._biased: frozenset[int] = frozenset()
+        """Ids of the weights of linear maps that would get a bias."""
+        self._lacking: dict[frozenset[int], frozenset[int]] = {}
+        """What was asked for -> whose weights would get one; copies share it."""
         self._parameters = list(model.model.parameters())  # what is counted is named by what it was
         self._sizes = {id(parameter): list(parameter.shape) for parameter in self._parameters}
         named = dict(model.model.named_parameters())
@@ -61,8 +68,20 @@ class Shapes:
                 else:
                     sizes[part.dimension] = max(sizes[part.dimension] - lost * part.index.shape[1], 0)
 
+    def give_biases(self, modules: Iterable[nn.Module]) -> None:
+        """Give these linear maps biases, and with them those that the model's config gives theirs together."""
+        from regraft.models.surgery import lacking_biases
+
+        modules = list(modules)
+        wanted = frozenset(id(module) for module in modules)
+        if wanted not in self._lacking:
+            lacking, _ = lacking_biases(self._model, modules)
+            self._lacking[wanted] = frozenset(id(module.weight) for module in lacking)
+        self._biased |= self._lacking[wanted]
+
     def parameters(self) -> int:
-        return sum(math.prod(sizes) for sizes in self._sizes.values()) - sum(self._masked.values())
+        weights = sum(math.prod(sizes) for sizes in self._sizes.values()) - sum(self._masked.values())
+        return weights + sum(self._sizes[weight][0] for weight in self._biased)
 
     def macs(self, context: int) -> int:
         linear = sum(math.prod(self._sizes[weight]) for weight in self._maps)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import Group, LanguageModel, Part, Structure
+from regraft.pruning import numbering
 
 if TYPE_CHECKING:
     import torch
@@ -33,14 +34,9 @@ def spread(part: Part, values: torch.Tensor, neutral: float = 1.0) -> torch.Tens
     return along.view(shape)
 
 
-def matrices(group: Group) -> list[Part]:
-    """The matrices in which the units own weights; biases and norms follow them."""
-    return [part for part in group.parts if part.attribute == "weight" and part.side != "scales"]
-
-
 def owned_sums(group: Group, of: Callable[[Part], torch.Tensor]) -> torch.Tensor:
     """(units,): for each unit the sum over its weights of `of(part)`, a tensor of the parameter's shape."""
-    sums = [part.of(of(part)).sum(dim=1) for part in matrices(group)]
+    sums = [part.of(of(part)).sum(dim=1) for part in group.matrices]
     total = sums[0]
     for each in sums[1:]:
         total = total + each
@@ -49,12 +45,12 @@ def owned_sums(group: Group, of: Callable[[Part], torch.Tensor]) -> torch.Tensor
 
 def parameters(groups: Iterable[Group]) -> list[torch.nn.Parameter]:
     """The matrices of all groups, each once."""
-    found = {id(part.parameter): part.parameter for group in groups for part in matrices(group)}
+    found = {id(part.parameter): part.parameter for group in groups for part in group.matrices}
     return list(found.values())
 
 
 def dense_units(model: LanguageModel, structure: Structure) -> list[int]:
     """How many units each group has in the dense model."""
-    units = structure.units(model.model)
-    removed = model.removed.get(structure.name, ((),) * len(units))
-    return [left + len(gone) for left, gone in zip(units, removed, strict=True)]
+    groups = structure.groups(model.model)
+    lost = numbering.removed(model, structure.name, groups)
+    return [group.units + len(gone) for group, gone in zip(groups, lost, strict=True)]

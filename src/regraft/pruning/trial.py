@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from regraft.interfaces import LanguageModel, Loss, Part, Scored, Structure
+from regraft.pruning.depth import skipped
 
 if TYPE_CHECKING:
     import torch
@@ -71,12 +72,15 @@ class Trial:
 @contextmanager
 def silenced(model: LanguageModel, structure: Structure, keep: Sequence[torch.Tensor]) -> Iterator[None]:
     """Inside, `model` computes as if only the units of `keep`, (units,) bool for each group, were there."""
+    from regraft.models.architecture import decoder_layers
+
     with ExitStack() as stack:
         for group, kept in zip(structure.groups(model.model), keep, strict=True):
             if bool(kept.all()):
                 continue
             if structure.kind == "layers":
-                _skip(stack, model, kept)
+                layers = zip(decoder_layers(model.model), kept.tolist(), strict=True)
+                stack.enter_context(skipped([layer for layer, stays in layers if not stays]))
             elif structure.kind == "weights":
                 (part,) = group.parts
                 stack.enter_context(_zeroed(part, kept))
@@ -102,17 +106,6 @@ class _Silence:
         activations, *rest = arguments
         self.inputs = self.inputs.to(activations.device)
         return activations.index_fill(-1, self.inputs, 0), *rest
-
-
-def _skip(stack: ExitStack, model: LanguageModel, kept: torch.Tensor) -> None:
-    from regraft.models.architecture import decoder_layers
-
-    def skip(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-        return (arguments[0], *output[1:]) if isinstance(output, tuple) else arguments[0]
-
-    for layer, stays in zip(decoder_layers(model.model), kept.tolist(), strict=True):
-        if not stays:
-            stack.callback(layer.register_forward_hook(skip).remove)
 
 
 @contextmanager

@@ -79,7 +79,7 @@ class Questions(Calibration):
     ) -> None:
         config = self.context.config
         rate = config.recovery.learning_rate if learning_rate is None else learning_rate
-        training = replace(config.recovery, steps=steps, learning_rate=rate)
+        training = replace(config.recovery, steps=steps, learning_rate=rate, lora=None)
         source = recovery.Questions(
             encoded=self._encoded("labels" in loss.needs),
             loss=loss,

@@ -20,6 +20,7 @@ model only in their place, and what each can spare is no smooth function of it.
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections import deque
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 FEATURES = 6
 """Numbers in a state besides those that name the layer."""
+WORST = -100.0
+"""The lowest reward: a loss a hundred times that of the even candidate, or none that is a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +90,16 @@ class Amc(Searched):
                     return
                 sigma = None if episode < warm else self.sigma * self.decay ** (episode - warm)
                 walked = walk(problem, agent, sigma)
-                reward = -problem.loss([lost for _, _, lost in walked]) / even
+                reward = rewarded(problem.loss([lost for _, _, lost in walked]), even)
                 agent.remember([(state, action) for state, action, _ in walked], reward)
                 if sigma is not None:
                     for _ in range(self.updates * len(walked)):
                         agent.learn()
+
+
+def rewarded(loss: float, even: float) -> float:
+    """R of an episode, at least `WORST`: a loss beyond all numbers must not teach the networks infinity."""
+    return max(-loss / even, WORST) if math.isfinite(loss) else WORST
 
 
 def walk(problem: Problem, agent: Agent, sigma: float | None) -> list[tuple[list[float], float, int]]:

@@ -48,7 +48,9 @@ class Greedy(Searched):
                     candidate = list(losses)
                     candidate[layer] += units
                     loss = problem.loss(candidate)
-                    tried.append(((loss - now) / units, loss, candidate))
+                    # the difference of two infinities would be no number
+                    rise = (loss - now) / units if math.isfinite(loss) else math.inf
+                    tried.append((rise, loss, candidate))
             _, now, losses = min(tried, key=lambda attempt: attempt[0])
         # a layer that was full before its step can make the budget end first: what is left goes evenly
         problem.loss(share_out(replace(room, least=tuple(losses))))

@@ -5,8 +5,8 @@
 
 x_tj is what the unit feeds those maps with: a neuron one number (the input of down), a head its channels (the input of
 output, of which ||.|| is the Euclidean norm), a hidden channel what comes out of the norms (inputs of query, key,
-value, gate, up and head, where maps that are fed one tensor count once). Best in the paper: mean over tokens, L2 over
-samples.
+value, gate, up and head, where maps that are fed one tensor count once). A head that is tied to the embedding does not
+count: there the channel's weights are what the embedding writes. Best in the paper: mean over tokens, L2 over samples.
 """
 
 from __future__ import annotations

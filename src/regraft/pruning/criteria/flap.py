@@ -12,14 +12,16 @@ more before it adds their channels; the paper does not.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from regraft.interfaces import Criterion, Kind, LanguageModel, Part, PruningContext, PruningNeed, Structure
+from regraft.interfaces import Criterion, Group, Kind, LanguageModel, Part, PruningContext, PruningNeed, Structure
 from regraft.pruning.activations import Statistics, columns, input_statistics, of_units
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +68,11 @@ class FLAP(Criterion):
 
         from regraft.models.surgery import give_biases
 
-        if not self.compensate:
-            return keep
         groups = structure.groups(model.model)
-        readers = [
-            (part, kept) for group, kept in zip(groups, keep, strict=True) if not kept.all() for part in group.readers
-        ]
-        if not readers:
+        modules = self.biased(groups, keep)
+        if not modules:
             return keep
-        modules = [part.module for part, _ in readers]
+        readers = _readers_that_lose(groups, keep)
         statistics = input_statistics(model, context.calibration, modules)
         give_biases(model.model, modules)
         for (part, kept), seen in zip(readers, statistics, strict=True):
@@ -85,3 +83,11 @@ class FLAP(Criterion):
             with torch.no_grad():
                 bias.add_(torch.einsum("uw,uwo->o", means, weights))
         return keep
+
+    def biased(self, groups: Sequence[Group], keep: Sequence[torch.Tensor]) -> list[nn.Module]:
+        return [part.module for part, _ in _readers_that_lose(groups, keep)] if self.compensate else []
+
+
+def _readers_that_lose(groups: Sequence[Group], keep: Sequence[torch.Tensor]) -> list[tuple[Part, torch.Tensor]]:
+    """The linear maps that read units of which some go, with (units,) bool of which stay."""
+    return [(part, kept) for group, kept in zip(groups, keep, strict=True) if not kept.all() for part in group.readers]

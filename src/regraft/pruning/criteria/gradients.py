@@ -5,20 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from regraft.interfaces import LanguageModel, Loss, PruningContext, PruningNeed
+from regraft.interfaces import LanguageModel, Loss, PruningContext
 
 if TYPE_CHECKING:
     import torch
-
-
-def needs(loss: Loss) -> frozenset[PruningNeed]:
-    """What a criterion asks of the context that differentiates `loss`."""
-    asked: set[PruningNeed] = {"calibration"}
-    if "labels" in loss.needs:
-        asked.add("labels")
-    if "teacher_logits" in loss.needs:
-        asked.add("teacher_logits")
-    return frozenset(asked)
 
 
 def values(model: LanguageModel, loss: Loss, context: PruningContext) -> Iterator[torch.Tensor]:

@@ -29,6 +29,7 @@ from regraft.interfaces import (
     Structure,
 )
 from regraft.pruning.criteria import gradients
+from regraft.pruning.gradients import needed
 from regraft.pruning.spread import owned_sums, parameters
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Grasp(Criterion):
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
-        return gradients.needs(self.loss)
+        return needed(self.loss)
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch

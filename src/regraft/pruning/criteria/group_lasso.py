@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Criterion, Group, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.criteria import gradients
-from regraft.pruning.spread import matrices, owned_sums, spread
+from regraft.pruning.gradients import needed
+from regraft.pruning.spread import owned_sums, spread
 
 if TYPE_CHECKING:
     import torch
@@ -51,13 +51,13 @@ class GroupLasso(Criterion):
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
-        return gradients.needs(self.loss) | {"training"}
+        return needed(self.loss) | {"training"}
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
 
         groups = structure.groups(model.model)
-        owns = [sum(part.of(part.parameter).shape[1] for part in matrices(group)) for group in groups]
+        owns = [sum(part.of(part.parameter).shape[1] for part in group.matrices) for group in groups]
 
         def penalty(network: PreTrainedModel) -> torch.Tensor:
             sums = [math.sqrt(own) * _norms(group).sum() for group, own in zip(groups, owns, strict=True)]
@@ -68,7 +68,7 @@ class GroupLasso(Criterion):
                 for group, own in zip(groups, owns, strict=True):
                     taken = self.learning_rate * self.strength * math.sqrt(own)
                     stays = (1 - taken / _norms(group)).clamp(min=0)
-                    for part in matrices(group):
+                    for part in group.matrices:
                         part.parameter.mul_(spread(part, stays))
 
         context.calibration.train(

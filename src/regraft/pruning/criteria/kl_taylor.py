@@ -31,7 +31,8 @@ from regraft.interfaces import (
     Reads,
     Structure,
 )
-from regraft.pruning.gradients import backward, checked, differentiated, needed, owned, silenced, wide
+from regraft.pruning.gradients import backward, checked, differentiated, needed, unread, wide
+from regraft.pruning.spread import parameters
 
 if TYPE_CHECKING:
     import torch
@@ -71,10 +72,10 @@ class KLTaylor(Criterion):
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         groups = structure.groups(model.model)
         loss = Both(hard=self.hard, soft=self.soft, alpha=self.alpha)
-        with differentiated(model, owned(groups).values()):
+        with differentiated(model, parameters(groups)):
             early = _importance(model, groups, self.hard, context)
             gone = [lowest(score, self.first) for score in early]
-            with silenced(groups, gone):
+            with unread(groups, gone):
                 late = _importance(model, groups, loss, context)
         late = checked(
             [score * ~out for score, out in zip(late, gone, strict=True)],
@@ -116,7 +117,7 @@ def _importance(
     """(units,) float64 for each group: the formula above."""
     import torch
 
-    parameters = owned(groups).values()
+    matrices = parameters(groups)
     scores = [torch.zeros(group.units, dtype=torch.float64, device=model.model.device) for group in groups]
     batches = 0
     for count in backward(model, context.calibration, loss):
@@ -130,7 +131,7 @@ def _importance(
                 added[width] = added[width] + change if width in added else change
             for change in added.values():
                 score += change.abs().sum(dim=1, dtype=torch.float64) / count
-        for parameter in parameters:
+        for parameter in matrices:
             parameter.grad = None
     return [score / batches for score in scores]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.criteria import gradients
+from regraft.pruning.gradients import needed
 from regraft.pruning.spread import owned_sums, parameters
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class L1Regularised(Criterion):
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
-        return gradients.needs(self.loss) | {"training"}
+        return needed(self.loss) | {"training"}
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch

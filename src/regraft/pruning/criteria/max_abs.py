@@ -10,28 +10,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from regraft.config.ranges import require
-from regraft.interfaces import Criterion, LanguageModel, PruningContext, Structure
-from regraft.pruning.criteria.norms import norms
+from regraft.interfaces import LanguageModel, PruningContext, Structure
+from regraft.pruning.criteria.norms import OfNorms, norms
 
 if TYPE_CHECKING:
     import torch
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaxAbs(Criterion):
+class MaxAbs(OfNorms):
     """Units whose largest weight is small go first."""
 
-    projections: tuple[str, ...] | None = None
-    """Matrices whose weights count, by the names that the structure gives them; null takes all in which a unit owns
-    something. One that a block lacks is passed over: GPT-2 has `up` and `down`, no gate."""
     combine: Literal["max", "sum", "product"] = "max"
     """Largest, sum, or product of the matrices' largest weights."""
-
-    def __post_init__(self) -> None:
-        given = self.projections
-        once = given is None or 0 < len(given) == len(set(given))
-        require(once, "projections", given, "null, or names of one or more matrices, each once")
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch

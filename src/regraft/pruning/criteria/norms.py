@@ -8,16 +8,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regraft.config.ranges import ConfigError
-from regraft.interfaces import Group, Part
+from regraft.config.ranges import ConfigError, require
+from regraft.interfaces import Criterion, Group, Part
 
 if TYPE_CHECKING:
     import torch
 
 BLOCK = 2**17
 """Numbers of a block, about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfNorms(Criterion):
+    """Scores units by the norms of what they own of each matrix."""
+
+    projections: tuple[str, ...] | None = None
+    """Matrices whose weights count, by the names that the structure gives them; null takes all in which a unit owns
+    something. One that a block lacks is passed over: GPT-2 has `up` and `down`, no gate."""
+
+    def __post_init__(self) -> None:
+        given = self.projections
+        once = given is None or 0 < len(given) == len(set(given))
+        require(once, "projections", given, "null, or names of one or more matrices, each once")
 
 
 def norms(group: Group, projections: Sequence[str] | None, order: float) -> list[torch.Tensor]:
@@ -31,9 +46,8 @@ def norms(group: Group, projections: Sequence[str] | None, order: float) -> list
     import torch
 
     parts: dict[str, list[Part]] = {}
-    for part in group.parts:
-        if part.attribute == "weight" and part.side != "scales":
-            parts.setdefault(part.name, []).append(part)
+    for part in group.matrices:
+        parts.setdefault(part.name, []).append(part)
     found = [parts[name] for name in (parts if projections is None else projections) if name in parts]
     if not found:
         raise ConfigError(

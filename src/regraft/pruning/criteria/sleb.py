@@ -9,13 +9,12 @@ layers that stay follow in the order of the last round.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.depth import LAYERS, layers_of, layers_to_go
+from regraft.pruning.depth import LAYERS, layers_of, layers_to_go, skipped
 from regraft.pruning.gradients import needed
 
 if TYPE_CHECKING:
@@ -67,19 +66,3 @@ class SLEB(Criterion):
                 nll = torch.nn.functional.cross_entropy(logits.float(), batch.context_token, reduction="sum")
                 total, count = total + float(nll), count + len(batch.context_token)
         return total / count
-
-
-@contextlib.contextmanager
-def skipped(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Within, what enters these layers leaves them, and they compute nothing."""
-
-    def through(hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        return hidden_states
-
-    for layer in layers:
-        layer.forward = through
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
 from regraft.pruning.criteria import gradients
+from regraft.pruning.gradients import needed
 from regraft.pruning.spread import owned_sums, parameters
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Snip(Criterion):
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
-        return gradients.needs(self.loss)
+        return needed(self.loss)
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         groups = structure.groups(model.model)

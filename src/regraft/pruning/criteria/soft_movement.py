@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.criteria import gradients
 from regraft.pruning.criteria.straight_through import StraightThrough, cubic
+from regraft.pruning.gradients import needed
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ class SoftMovement(Criterion):
 
     @property
     def needs(self) -> frozenset[PruningNeed]:
-        return gradients.needs(self.loss) | {"training"}
+        return needed(self.loss) | {"training"}
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch

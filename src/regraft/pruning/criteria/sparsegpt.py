@@ -15,7 +15,8 @@ Then for each column j, with q_ij = 0 where the weight goes and w_ij where it st
     e_i = (w_ij - q_ij) / U_jj;   w_ik = w_ik - e_i * U_jk   for all k > j.
 
 The authors' code removes all up to the score at the position of the share, so one weight a block more; here the
-allocation's count is met exactly, and is shared out over the blocks by their widths.
+allocation's count is met exactly, and is shared out over the blocks by their widths: that of the matrix, or that of
+each output where only its own weights compete (`pruner.structure.compare=output`).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from regraft.config.ranges import require
 from regraft.interfaces import Criterion, Group, Kind, LanguageModel, PruningContext, PruningNeed, Structure
 from regraft.pruning.activations import visit_inputs
-from regraft.pruning.structures.masked import Masked
+from regraft.pruning.structures.masked import Masked, without_lowest_of_each
 
 if TYPE_CHECKING:
     import torch
@@ -108,7 +109,8 @@ class SparseGPT(Criterion):
                 continue
             weight = self._weight(group)
             gone = ~known.to(weight.device).view(weight.shape)
-            mask = solve(weight, gone, int(kept.sum()), factor, structure, self.block_size)
+            stays = kept.to(weight.device).view(weight.shape)
+            mask = solve(weight, gone, stays, factor, structure, self.block_size)
             (part,) = group.parts
             part.parameter.data.movedim(part.dimension, 0).copy_(weight)
             chosen.append(mask.flatten())
@@ -173,14 +175,14 @@ def factorised(hessian: torch.Tensor, dampening: float) -> Factor | None:
 
 
 def solve(
-    weight: torch.Tensor, gone: torch.Tensor, left: int, factor: Factor, structure: Masked, block_size: int
+    weight: torch.Tensor, gone: torch.Tensor, stays: torch.Tensor, factor: Factor, structure: Masked, block_size: int
 ) -> torch.Tensor:
     """Prune one matrix, in place.
 
     Args:
         weight: (outputs, inputs).
         gone: (outputs, inputs) bool; what is zero already, and stays it.
-        left: How many weights stay.
+        stays: (outputs, inputs) bool; as many stay as of these, of each output where the structure says so.
         factor: What the questions say of it.
         structure: Chooses what stays among some columns.
         block_size: Columns whose weights are chosen together; rounded up to whole strips of the structure's pattern.
@@ -190,17 +192,22 @@ def solve(
     """
     import torch
 
+    def number(mask: torch.Tensor) -> torch.Tensor:
+        """Of the whole, (1,), or of each output, (outputs,)."""
+        return (mask if structure.by_output else mask.reshape(1, -1)).sum(dim=1)
+
     keep = torch.ones_like(gone)
     columns = weight.shape[1]
     strip = structure.strip_width or block_size
     size = -(-block_size // strip) * strip
-    lost, so_far, later = weight.numel() - left, 0, int(gone.sum())
+    lost, later = number(~stays), number(gone)
+    so_far = torch.zeros_like(lost)
     for start in range(0, columns, size):
         block = slice(start, min(start + size, columns))
-        already = int(gone[:, block].sum())
-        later -= already
-        share = max(already, min(lost * block.stop // columns - so_far, lost - so_far - later))
-        so_far += share
+        already = number(gone[:, block])
+        later = later - already
+        share = torch.maximum(already, torch.minimum(lost * block.stop // columns - so_far, lost - so_far - later))
+        so_far = so_far + share
         upper = factor.upper[block, block]
         now = weight[:, block].clone()
         errors = torch.zeros_like(now)
@@ -210,7 +217,10 @@ def solve(
                 within = slice(start + part.start, start + part.stop)
                 scores = factor.scores(now[:, part], within.start).masked_fill_(gone[:, within], float("-inf"))
                 goes = share * scores.shape[1] // now.shape[1]
-                keep[:, within] = structure.choose(scores, scores.numel() - goes)
+                if structure.by_output:
+                    keep[:, within] = without_lowest_of_each(scores, goes)
+                else:
+                    keep[:, within] = structure.choose(scores, scores.numel() - int(goes))
             error = now[:, column].masked_fill(keep[:, start + column], 0) / upper[column, column]
             now[:, column:].addr_(error, upper[column, column:], alpha=-1)
             errors[:, column] = error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import Group, Part
-from regraft.pruning.spread import matrices, owned_sums, spread
+from regraft.pruning.spread import owned_sums, spread
 
 if TYPE_CHECKING:
     import torch
@@ -62,7 +62,7 @@ class StraightThrough:
         return [
             (part.parameter, spread(part, mask.to(part.parameter)))
             for group, mask in zip(self._groups, self._keep, strict=True)
-            for part in matrices(group)
+            for part in group.matrices
         ]
 
 

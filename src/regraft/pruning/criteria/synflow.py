@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import Criterion, Group, Kind, LanguageModel, PruningContext, Structure
-from regraft.pruning.spread import dense_units, matrices, owned_sums, parameters, spread
+from regraft.pruning.spread import dense_units, owned_sums, parameters, spread
 
 if TYPE_CHECKING:
     import torch
@@ -74,7 +74,7 @@ class SynFlow(Criterion):
             gone += len(fall)
             left[fall] = False
             for group, mask in zip(groups, left.split(sizes), strict=True):
-                for part in matrices(group):
+                for part in group.matrices:
                     flow.mask(part.parameter, spread(part, mask.double().to(part.parameter.device)))
         return list((order / len(order)).split(sizes))
 

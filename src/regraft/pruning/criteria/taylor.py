@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from regraft.interfaces import Criterion, Group, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.gradients import backward, checked, differentiated, needed, owned, wide
+from regraft.pruning.gradients import backward, checked, differentiated, needed, wide
+from regraft.pruning.spread import parameters
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ class Taylor(Criterion):
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         groups = structure.groups(model.model)
-        with differentiated(model, owned(groups).values()):
+        with differentiated(model, parameters(groups)):
             gradients, curvatures = self._derivatives(model, groups, context)
             scores = [self._score(group, gradients, curvatures) for group in groups]
         return checked(scores, self, "A model has no KL to itself: choose another pruner.criterion.loss, or kl_taylor.")
@@ -50,7 +51,7 @@ class Taylor(Criterion):
         """The gradient g and the curvature h of each parameter, by its id; with order 1 no h."""
         import torch
 
-        parameters = owned(groups)
+        matrices = {id(parameter): parameter for parameter in parameters(groups)}
         sums: dict[int, torch.Tensor] = {}
         squares: dict[int, torch.Tensor] = {}
         total = batches = 0
@@ -58,13 +59,13 @@ class Taylor(Criterion):
             total, batches = total + count, batches + 1
             if self.order == 1:
                 continue
-            for key, parameter in parameters.items():
+            for key, parameter in matrices.items():
                 gradient = parameter.grad
                 assert gradient is not None
                 squares.setdefault(key, torch.zeros_like(gradient)).addcmul_(gradient, gradient, value=1 / count**2)
                 sums[key] = sums[key].add_(gradient) if key in sums else gradient
                 parameter.grad = None
-        for key, parameter in parameters.items():
+        for key, parameter in matrices.items():
             gradient = sums.get(key, parameter.grad)
             assert gradient is not None
             sums[key] = gradient.div_(total)

@@ -4,8 +4,9 @@ s_ij = |W[i, j]| ||x_j||_2                                                   of 
 s_u = sum over columns c of u, over outputs i, of |W[i, c]| ||x_c||_2        of a unit
 
 A unit's columns are those of the linear maps that take its channels up ("Wanda-sp" of An et al. 2023, arXiv
-2312.11983), summed over these maps. ||x_c||_2 is over all tokens of the calibration questions. The paper compares
-single weights of one output (`pruner.structure.compare=output`), layer by layer.
+2312.11983), summed over these maps; a head that is tied to the embedding is not among them. ||x_c||_2 is over all
+tokens of the calibration questions. The paper compares single weights of one output
+(`pruner.structure.compare=output`), layer by layer.
 """
 
 from __future__ import annotations

@@ -46,6 +46,22 @@ class Cut(Structure):
                 model.masks[name] = piece.of(model.masks[name])
         cut(pieces)
 
+    def still_in(self, model: LanguageModel, pruned: LanguageModel) -> list[torch.Tensor]:
+        import torch
+
+        groups = self.groups(model.model)
+        lost = numbering.removed(model, self.name, groups)
+        noted = pruned.removed.get(self.name)
+        keep = []
+        for place, group, before in zip(numbering.places(model, groups), groups, lost, strict=True):
+            gone = () if noted is None else noted[place]
+            stays = torch.ones(group.units + len(before), dtype=torch.bool)
+            stays[list(gone)] = False
+            own = torch.ones_like(stays)
+            own[list(before)] = False
+            keep.append(stays[own])
+        return keep
+
     def check(self, model: PreTrainedModel) -> None:  # noqa: B027
         """Refuse a model of which too little is known, before anything is cut.
 

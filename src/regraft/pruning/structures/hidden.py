@@ -40,7 +40,10 @@ class Hidden(Cut):
     """Name of the structure in records."""
 
     def groups(self, model: PreTrainedModel) -> list[Group]:
-        """One: `embedding`, `output` and `down` write a channel, the other matrices read it, the norms scale it."""
+        """One: `embedding`, `output` and `down` write a channel, the other matrices read it, the norms scale it.
+
+        A head that is tied to the embedding is no part of its own, so it is not among the group's readers.
+        """
         size = model.config.get_text_config().hidden_size
         return [Group(name="residual stream", units=size, parts=tuple(_parts(model, size)))]
 

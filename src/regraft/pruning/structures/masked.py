@@ -41,6 +41,11 @@ class Masked(Structure):
         """Number of consecutive inputs among which it is decided what stays; None: any number will do."""
         return None
 
+    @property
+    def by_output(self) -> bool:
+        """Whether weights compete within one output only, of which each loses as many, to within one."""
+        return False
+
     def of_layer(self, layer: int) -> Structure:
         return replace(self, layers=(layer,))
 
@@ -109,6 +114,12 @@ class Masked(Structure):
             masks.append(torch.ones(group.units, dtype=torch.bool) if mask is None else part.of(mask).flatten())
         return masks
 
+    def still_in(self, model: LanguageModel, pruned: LanguageModel) -> list[torch.Tensor]:
+        import torch
+
+        there = self.there(pruned)
+        return [torch.ones(units, dtype=torch.bool) for units in self.units(model.model)] if there is None else there
+
     def select(self, group: Group, scores: torch.Tensor, left: int) -> torch.Tensor:
         (part,) = group.parts
         return self.choose(scores.view(part.parameter.shape[part.dimension], -1), left).flatten()
@@ -160,6 +171,12 @@ def without_lowest(scores: torch.Tensor, lost: int) -> torch.Tensor:
         gone = tied.sum(dim=1, keepdim=True) - spare
         keep |= tied & (tied.cumsum(dim=1, dtype=torch.int32) > gone)
     return keep
+
+
+def without_lowest_of_each(scores: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:
+    """As `without_lowest`, but row i loses `lost[i]` of its scores, (rows,) long."""
+    ranks = scores.argsort(dim=1, stable=True).argsort(dim=1)
+    return ranks >= lost[:, None]
 
 
 def _lowest(scores: torch.Tensor, number: int) -> torch.Tensor:

@@ -21,6 +21,10 @@ class Weights(Masked):
     """Which weights compete: all of a matrix, as magnitude pruning and SparseGPT do, or those that make one output (a
     row), as Wanda does."""
 
+    @property
+    def by_output(self) -> bool:
+        return self.compare == "output"
+
     def choose(self, scores: torch.Tensor, left: int) -> torch.Tensor:
         import torch
 

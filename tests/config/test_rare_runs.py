@@ -1,0 +1,67 @@
+"""Runs of what is seldom put together: parts of a model that lost layers, rewound or pruned again; adapters."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from combinations import composed
+
+from regraft.config.schema import load
+from regraft.records import Record
+from regraft.run import run
+
+NEURONS = "pruner/criterion@pruner.parts.neurons.criterion"
+COMBINED = ("pruner=combined", "pruner.parts.depth.weight=1", "pruner.parts.depth.most=0.34")
+"""Depth loses one layer of three, and leaves something for the widths."""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rare")
+
+
+def finished(cache: Path, folder: Path, *overrides: str) -> Record:
+    config = load(composed(*overrides))
+    config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, cache=str(cache)))
+    record = run(config, folder, {"seed": 0, "sparsity": config.sparsity}, {}, "rare")
+    assert record.status == "finished", record.error
+    return record
+
+
+def pruned(record: Record) -> dict[str, list[int]]:
+    """What the last prune stage had removed of each structure in the end."""
+    last = [stage for stage in record.stages if stage.stage == "prune"][-1]
+    return dict(last.details["removed"])
+
+
+def test_what_lost_layers_and_widths_is_rewound(cache: Path, tmp_path: Path) -> None:
+    ticket = ("pipeline=lottery_ticket", "schedule=rounds", "schedule.fraction=0.2", "sparsity=0.36")
+    record = finished(cache, tmp_path, *COMBINED, *ticket)
+    removed = pruned(record)
+    assert removed["layers"] == [1] and sum(removed["mlp_neurons"]) > 32
+    assert [stage.stage for stage in record.stages].count("rewind") == 2
+    (parameters,) = [
+        r.value for r in record.rows if (r.metric, r.stage_index) == ("parameters", record.stages[-1].index)
+    ]
+    (last,) = [stage for stage in record.stages if stage.stage == "prune"][-1:]
+    assert parameters == last.details["budget"]["reached"], "what was rewound lacks what was pruned"
+
+
+@pytest.mark.parametrize("criterion", ["movement", "synflow"])
+def test_widths_are_scored_again_once_a_layer_is_gone(criterion: str, cache: Path, tmp_path: Path) -> None:
+    little = "rounds=2" if criterion == "synflow" else "steps=2"
+    own = (f"{NEURONS}={criterion}", f"pruner.parts.neurons.criterion.{little}")
+    steps = ("schedule=iterative", "schedule.steps=2", "sparsity=0.3")
+    removed = pruned(finished(cache, tmp_path, *COMBINED, *own, *steps))
+    assert removed["layers"] == [1] and sum(removed["mlp_neurons"]) > 32
+
+
+@pytest.mark.parametrize("criterion", ["movement", "soft_movement"])
+def test_what_trains_while_it_scores_trains_weights_and_no_adapters(
+    criterion: str, cache: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("peft")
+    own = (f"pruner/criterion={criterion}", "pruner.criterion.steps=2", "recovery=small_model_lora", "recovery.steps=2")
+    assert pruned(finished(cache, tmp_path, *own))["mlp_neurons"] == [16, 16, 16]
