@@ -22,7 +22,7 @@ MICRO = (
     *("model.world.entities=12", "model.world.types=4", "model.world.relations=4", "task.test_relations=1"),
     *("task.world.entities=12", "task.world.types=4", "task.world.relations=4"),
     *("recovery.steps=2", "recovery.batch_size=4", "calibration.questions=4", "calibration.batch_size=4"),
-    *("evaluation.questions=4", "tracker=none", "runtime.progress=false", "sparsity=0.5"),
+    *("evaluation.questions=4", "pipeline=evaluate_last", "tracker=none", "runtime.progress=false", "sparsity=0.5"),
 )
 """Overrides of a model of some twenty thousand parameters and a run of a tenth of a second."""
 

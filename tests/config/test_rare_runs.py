@@ -53,7 +53,13 @@ def test_what_lost_layers_and_widths_is_rewound(cache: Path, tmp_path: Path) -> 
 def test_widths_are_scored_again_once_a_layer_is_gone(criterion: str, cache: Path, tmp_path: Path) -> None:
     little = "rounds=2" if criterion == "synflow" else "steps=2"
     own = (f"{NEURONS}={criterion}", f"pruner.parts.neurons.criterion.{little}")
-    steps = ("schedule=iterative", "schedule.steps=2", "sparsity=0.3")
+    steps = (
+        "schedule=iterative",
+        "schedule.steps=2",
+        "pruner/budget=units",
+        "pruner.parts.depth.weight=1.0",
+        "sparsity=0.3",
+    )
     removed = pruned(finished(cache, tmp_path, *COMBINED, *own, *steps))
     assert removed["layers"] == [1] and sum(removed["mlp_neurons"]) > 32
 
