@@ -1,0 +1,62 @@
+"""Criterion x structure as one table, in markdown: `python docs/pruning/table.py multirun/pruning_methods`.
+
+A cell has the accuracy (%) without recovery and after it, means over seeds with half the width of their 95 % interval
+(t) where seeds differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import names
+from analysis.collect import collect
+from analysis.curves import measured
+from analysis.metrics import ACCURACY
+from analysis.statistics import t_interval
+
+NOTHING = "none"
+"""The loss of a run without recovery."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("sweeps", type=Path, nargs="+")
+    collection = collect(parser.parse_args(arguments).sweeps)
+    found: dict[tuple[str, str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in collection.runs:
+        value = measured(run, run.last_evaluation, ACCURACY)
+        if value is not None:
+            place = run.choice("criterion"), run.choice("structure"), run.sparsity
+            found[place][run.choice("loss")].append(100 * value)
+    # the baseline first
+    criteria = sorted({criterion for criterion, _, _ in found}, key=lambda name: (name != "random", name))
+    columns = sorted({(structure, sparsity) for _, structure, sparsity in found})
+    heads = [f"{names.value('structure', structure)}, {names.spaced(sparsity)}" for structure, sparsity in columns]
+    lines = ["| " + " | ".join(["criterion", *heads]) + " |", "| --- |" + " ---: |" * len(heads)]
+    for criterion in criteria:
+        cells = [_cell(found.get((criterion, *column), {})) for column in columns]
+        lines.append("| " + " | ".join([names.value("criterion", criterion), *cells]) + " |")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _cell(by_loss: dict[str, list[float]]) -> str:
+    losses = sorted(by_loss, key=lambda loss: (loss != NOTHING, loss))
+    return " / ".join(_mean(by_loss[loss]) for loss in losses)
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2 or max(values) == min(values):
+        return f"{mean:.1f}"
+    low, high = t_interval(values)
+    return f"{mean:.1f} ± {(high - low) / 2:.1f}"
+
+
+if __name__ == "__main__":
+    main()
