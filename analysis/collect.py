@@ -269,7 +269,7 @@ class Collection:
             if not any(key in run.settings for run in self.runs):
                 raise AnalysisError(
                     f"{key}: no run has it. Give a column ({', '.join(RUN_COLUMNS)}), or a dotted config key such as "
-                    "recovery.learning_rate."
+                    "recovery.learning_rate; for an axis, a metric or a kind of sparsity (target, block, model) too."
                 )
         explained = [*keys, *(EXPLAINED[column] for column in columns if column in EXPLAINED)]
         table = self._table(explained) if explained else self.run_table

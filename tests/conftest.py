@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     root = os.environ.get("REGRAFT_TEST_CACHE") or tmp_path_factory.getbasetemp() / "default-cache"
     monkeypatch.setenv("REGRAFT_CACHE", str(root))
     yield
+
+
+@pytest.fixture(autouse=True)
+def bars_are_shown() -> Iterator[None]:
+    """A run switches the bars of transformers off for its process, which here outlives it."""
+    yield
+    if "transformers.utils.logging" in sys.modules:
+        sys.modules["transformers.utils.logging"].enable_progress_bar()
 
 
 @pytest.fixture

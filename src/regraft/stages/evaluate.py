@@ -111,11 +111,14 @@ def _dense_scores(split: str, scores: numpy.ndarray, stage: PlannedStage, contex
 def _block_sparsity(model: LanguageModel, context: Context) -> float | None:
     """Share of the dense model's units of the pruned structure that is gone.
 
-    None if no dense model is known, or several structures are pruned, whose units do not add up.
+    None if no dense model is known, or units of several structures are gone, which do not add up. The dense model's
+    is 0 whatever is pruned: its evaluation is shared.
     """
     if context.dense is None:
         return None
     left, dense = context.config.pruner.left(model), context.dense_units()
+    if left == dense:
+        return 0.0
     if len(dense) > 1:
         return None
     return 1 - sum(map(sum, left.values())) / sum(map(sum, dense.values()))
