@@ -71,12 +71,13 @@ class Owl(Allocation):
 
         parts: dict[int, list[Part]] = {}
         for group in scored.structure.groups(scored.model.model):
-            for part in group.parts:
-                if group.layer is not None and part.attribute == "weight" and part.side != "scales":
-                    # a fused matrix is named once for each part of it
-                    among = parts.setdefault(group.layer, [])
-                    if all(part.module is not other.module for other in among):
-                        among.append(part)
+            if group.layer is None:
+                continue
+            among = parts.setdefault(group.layer, [])
+            for part in group.matrices:
+                # a fused matrix is named once for each part of it
+                if all(part.module is not other.module for other in among):
+                    among.append(part)
         modules = [part.module for of_layer in parts.values() for part in of_layer]
         norms = iter(input_statistics(scored.model, scored.context.calibration, modules))
         return {

@@ -15,43 +15,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from regraft.config.ranges import require
-from regraft.interfaces import Criterion, Group, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.gradients import needed
+from regraft.interfaces import Group, LanguageModel, PruningContext, Structure
+from regraft.pruning.criteria.regularised import Regularised
 from regraft.pruning.spread import owned_sums, spread
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroupLasso(Criterion):
+class GroupLasso(Regularised):
     """Units that the penalty has shrunk go first. It trains the model in place."""
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
-
-    loss: Loss
-    """What the training minimises besides the penalty."""
-    steps: int = 200
-    """Optimizer steps of the training, with the recovery's hyper-parameters."""
-    learning_rate: float = 1e-3
-    """Highest learning rate of the training."""
     strength: float = 1e-2
     """lambda."""
-    proximal: bool = True
-    """Whether the penalty acts by a proximal step, or by its gradient."""
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        require(self.strength >= 0, "strength", self.strength, "at least 0")
-
-    @property
-    def needs(self) -> frozenset[PruningNeed]:
-        return needed(self.loss) | {"training"}
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
@@ -59,11 +38,11 @@ class GroupLasso(Criterion):
         groups = structure.groups(model.model)
         owns = [sum(part.of(part.parameter).shape[1] for part in group.matrices) for group in groups]
 
-        def penalty(network: PreTrainedModel) -> torch.Tensor:
+        def penalty() -> torch.Tensor:
             sums = [math.sqrt(own) * _norms(group).sum() for group, own in zip(groups, owns, strict=True)]
             return self.strength * torch.stack(sums).sum()
 
-        def shrink(network: PreTrainedModel, step: int) -> None:
+        def shrink() -> None:
             with torch.no_grad():
                 for group, own in zip(groups, owns, strict=True):
                     taken = self.learning_rate * self.strength * math.sqrt(own)
@@ -71,14 +50,7 @@ class GroupLasso(Criterion):
                     for part in group.matrices:
                         part.parameter.mul_(spread(part, stays))
 
-        context.calibration.train(
-            model,
-            self.loss,
-            self.steps,
-            learning_rate=self.learning_rate,
-            terms=() if self.proximal else [penalty],
-            after_step=[shrink] if self.proximal else (),
-        )
+        self.train(model, context, penalty, shrink)
         return [_norms(group).detach().float() for group in groups]
 
 

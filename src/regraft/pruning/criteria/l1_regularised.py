@@ -10,43 +10,22 @@ course of the learning rate. The training stays: what is not removed goes on fro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from regraft.config.ranges import require
-from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.gradients import needed
+from regraft.interfaces import LanguageModel, PruningContext, Structure
+from regraft.pruning.criteria.regularised import Regularised
 from regraft.pruning.spread import owned_sums, parameters
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class L1Regularised(Criterion):
+class L1Regularised(Regularised):
     """Units that the penalty has shrunk go first. It trains the model in place."""
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
-
-    loss: Loss
-    """What the training minimises besides the penalty."""
-    steps: int = 200
-    """Optimizer steps of the training, with the recovery's hyper-parameters."""
-    learning_rate: float = 1e-3
-    """Highest learning rate of the training."""
     strength: float = 1e-1
     """lambda."""
-    proximal: bool = True
-    """Whether the penalty acts by a proximal step, or by its gradient."""
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
-        require(self.strength >= 0, "strength", self.strength, "at least 0")
-
-    @property
-    def needs(self) -> frozenset[PruningNeed]:
-        return needed(self.loss) | {"training"}
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
@@ -54,20 +33,13 @@ class L1Regularised(Criterion):
         groups = structure.groups(model.model)
         penalised = parameters(groups)
 
-        def penalty(network: PreTrainedModel) -> torch.Tensor:
+        def penalty() -> torch.Tensor:
             return self.strength * torch.stack([parameter.abs().sum() for parameter in penalised]).sum()
 
-        def shrink(network: PreTrainedModel, step: int) -> None:
+        def shrink() -> None:
             taken = self.learning_rate * self.strength
             for parameter in penalised:
                 parameter.data = torch.nn.functional.softshrink(parameter.data, taken)
 
-        context.calibration.train(
-            model,
-            self.loss,
-            self.steps,
-            learning_rate=self.learning_rate,
-            terms=() if self.proximal else [penalty],
-            after_step=[shrink] if self.proximal else (),
-        )
+        self.train(model, context, penalty, shrink)
         return [owned_sums(group, lambda part: part.parameter.detach().abs()).float() for group in groups]
