@@ -15,11 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from regraft.config.ranges import require
-from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
+from regraft.interfaces import LanguageModel, PruningContext, Structure
 from regraft.pruning.allocation.layerwise import removed
-from regraft.pruning.criteria.straight_through import StraightThrough, cubic
-from regraft.pruning.gradients import needed
+from regraft.pruning.criteria.straight_through import LearnedScores, StraightThrough
 from regraft.pruning.spread import dense_units
 
 if TYPE_CHECKING:
@@ -28,33 +26,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Movement(Criterion):
+class Movement(LearnedScores):
     """Units that a training moves towards zero go first. It trains the model in place."""
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
     reads_sparsity: ClassVar[bool] = True
-
-    loss: Loss
-    """What the training minimises."""
-    steps: int = 200
-    """Optimizer steps of the training, with the recovery's hyper-parameters."""
-    learning_rate: float | None = None
-    """Highest learning rate of the weights; null takes the recovery's."""
-    warmup: float = 0.1
-    """Share of the steps before the first unit is masked."""
-    cooldown: float = 0.3
-    """Share of the steps after the last."""
-
-    def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        rate = self.learning_rate
-        require(rate is None or rate > 0, "learning_rate", rate, "null or above 0")
-        fits = min(self.warmup, self.cooldown) >= 0 and self.warmup + self.cooldown < 1
-        require(fits, "warmup", self.warmup, f"at least 0, and below 1 together with cooldown ({self.cooldown})")
-
-    @property
-    def needs(self) -> frozenset[PruningNeed]:
-        return needed(self.loss) | {"training"}
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
@@ -71,7 +46,7 @@ class Movement(Criterion):
             weights.show()
 
         def mask(network: PreTrainedModel, step: int) -> None:
-            share = context.sparsity * cubic(step, self.steps, self.warmup, self.cooldown)
+            share = context.sparsity * self.risen(step)
             keep = []
             for group, score, units, stays in zip(groups, scores, dense, there, strict=True):
                 left = min(units - removed(units, share), int(stays.sum()))

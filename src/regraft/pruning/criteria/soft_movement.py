@@ -14,12 +14,11 @@ The training stays: what is not removed goes on from the weights that it ends wi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from regraft.config.ranges import require
-from regraft.interfaces import Criterion, Kind, LanguageModel, Loss, PruningContext, PruningNeed, Structure
-from regraft.pruning.criteria.straight_through import StraightThrough, cubic
-from regraft.pruning.gradients import needed
+from regraft.interfaces import LanguageModel, PruningContext, Structure
+from regraft.pruning.criteria.straight_through import LearnedScores, StraightThrough
 
 if TYPE_CHECKING:
     import torch
@@ -27,42 +26,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoftMovement(Criterion):
+class SoftMovement(LearnedScores):
     """Units whose learned score is low go first. It trains the model in place."""
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
-
-    loss: Loss
-    """What the training minimises."""
-    steps: int = 200
-    """Optimizer steps of the training, with the recovery's hyper-parameters."""
-    learning_rate: float | None = None
-    """Highest learning rate of the weights; null takes the recovery's."""
     score_learning_rate: float = 0.1
     """Of the scores. The authors take 0.01, for some ten thousand steps: a score must fall by 2 to be masked."""
     threshold: float = 0.1
     """tau, in (0, 0.5): scores begin at 0, whose sigmoid is 0.5."""
     penalty: float = 100.0
     """lambda at the end of the ramp."""
-    warmup: float = 0.1
-    """Share of the steps before the penalty rises."""
-    cooldown: float = 0.3
-    """Share of the steps after it has risen."""
 
     def __post_init__(self) -> None:
-        require(self.steps >= 1, "steps", self.steps, "at least 1")
-        rate = self.learning_rate
-        require(rate is None or rate > 0, "learning_rate", rate, "null or above 0")
+        super().__post_init__()
         own = self.score_learning_rate
         require(own > 0, "score_learning_rate", own, "above 0")
         require(0 < self.threshold < 0.5, "threshold", self.threshold, "in (0, 0.5)")
         require(self.penalty >= 0, "penalty", self.penalty, "at least 0")
-        fits = min(self.warmup, self.cooldown) >= 0 and self.warmup + self.cooldown < 1
-        require(fits, "warmup", self.warmup, f"at least 0, and below 1 together with cooldown ({self.cooldown})")
-
-    @property
-    def needs(self) -> frozenset[PruningNeed]:
-        return needed(self.loss) | {"training"}
 
     def scores(self, model: LanguageModel, structure: Structure, context: PruningContext) -> list[torch.Tensor]:
         import torch
@@ -73,7 +52,7 @@ class SoftMovement(Criterion):
         weights = StraightThrough(groups)
 
         def learn(network: PreTrainedModel, step: int) -> None:
-            strength = self.penalty * cubic(step, self.steps, self.warmup, self.cooldown) / len(groups)
+            strength = self.penalty * self.risen(step) / len(groups)
             for group, score in zip(groups, scores, strict=True):
                 moved = weights.movement(group)
                 sigmoid = score.sigmoid()

@@ -3,13 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from regraft.interfaces import Group, Part
+from regraft.config.ranges import require
+from regraft.interfaces import Criterion, Group, Kind, Loss, Part, PruningNeed
+from regraft.pruning.gradients import needed
 from regraft.pruning.spread import owned_sums, spread
 
 if TYPE_CHECKING:
     import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedScores(Criterion):
+    """Units whose score, learned while the weights are, is low go first. It trains the model in place."""
+
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
+
+    loss: Loss
+    """What the training minimises."""
+    steps: int = 200
+    """Optimizer steps of the training, with the recovery's hyper-parameters."""
+    learning_rate: float | None = None
+    """Highest learning rate of the weights; null takes the recovery's."""
+    warmup: float = 0.1
+    """Share of the steps before masks, or what drives them, begin to rise."""
+    cooldown: float = 0.3
+    """Share of the steps after they have risen."""
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 1, "steps", self.steps, "at least 1")
+        rate = self.learning_rate
+        require(rate is None or rate > 0, "learning_rate", rate, "null or above 0")
+        fits = min(self.warmup, self.cooldown) >= 0 and self.warmup + self.cooldown < 1
+        require(fits, "warmup", self.warmup, f"at least 0, and below 1 together with cooldown ({self.cooldown})")
+
+    @property
+    def needs(self) -> frozenset[PruningNeed]:
+        return needed(self.loss) | {"training"}
+
+    def risen(self, step: int) -> float:
+        """How far the cubic ramp has risen at `step`, from 0 to 1."""
+        return cubic(step, self.steps, self.warmup, self.cooldown)
 
 
 class StraightThrough:
