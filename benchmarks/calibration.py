@@ -53,8 +53,8 @@ class MadeUp(Calibration):
     def batches(self, loss: Loss | None = None) -> Iterator[Batch]:
         yield self.batch
 
-    def forward(self, model: LanguageModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
-        return forward(model.model, batch, hidden_states)
+    def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
+        return forward(model.model, batch)
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
         raise AssertionError("no loss is needed here")

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 if TYPE_CHECKING:
@@ -202,16 +203,125 @@ class Batch:
     """(contexts,) long; that question token."""
     answer: torch.Tensor | None = None
     """(batch,) long; the right choice. None in an unlabelled batch."""
+    for_teacher: Batch | None = None
+    """What the teacher reads in its place, such as the same questions behind examples: as many positions are read, in
+    the same order. None: the same."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelOutputs:
-    """What a model says at the positions that a batch reads."""
+class Head:
+    """The map from the last hidden states to logits, in the precision in which the model was run.
 
-    logits: torch.Tensor
-    """(reads, vocab)"""
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    """(reads, hidden_size) after the embedding and each layer; only when a loss needs it."""
+    Applied outside of the forward pass, so that logits over the vocabulary are made where and when they are needed.
+    """
+
+    weight: torch.Tensor
+    """(vocab, hidden_size); without graph if the model was run without."""
+    bias: torch.Tensor | None
+    """(vocab,)"""
+    softcap: float | None
+    """c of c tanh(z / c), where the architecture bounds its logits."""
+    dtype: torch.dtype
+    """In which the product is computed."""
+
+    def __call__(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, hidden_size) -> (n, vocab)."""
+        return self.capped(self.product(states))
+
+    def product(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, hidden_size) -> (n, vocab): the logits before they are bounded."""
+        import torch
+
+        bias = None if self.bias is None else self.bias.to(self.dtype)
+        with torch.autocast(states.device.type, enabled=False):
+            return torch.nn.functional.linear(states.to(self.dtype), self.weight.to(self.dtype), bias)
+
+    def capped(self, logits: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+
+class ModelOutputs:
+    """What a model says at the positions that a batch reads.
+
+    Args:
+        logits: (reads, vocab), where they are at hand; otherwise `states` and `head` make them.
+        states: (reads, hidden_size), what enters the head.
+        head: Makes logits of states.
+        hidden_states: Each (reads, hidden_size), after the embedding and after each layer; the last one is after the
+            final norm. Only for losses that need them.
+        attentions: Each (reads, heads, seq), the attention of each layer from the read positions, in the order of the
+            layers. Only for losses that need them.
+        norm: The final norm, by which the hidden states of a layer can be read by the head.
+    """
+
+    def __init__(
+        self,
+        *,
+        logits: torch.Tensor | None = None,
+        states: torch.Tensor | None = None,
+        head: Head | None = None,
+        hidden_states: tuple[torch.Tensor, ...] | None = None,
+        attentions: tuple[torch.Tensor, ...] | None = None,
+        norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    ) -> None:
+        assert (logits is None) == (states is not None and head is not None), "either logits, or what makes them"
+        self.states, self.head, self.norm = states, head, norm
+        self._hidden_states, self._attentions = hidden_states, attentions
+        if logits is not None:
+            self.logits = logits
+
+    def parts(self) -> dict[str, Any]:
+        """What it was made of."""
+        return {
+            "states": self.states,
+            "head": self.head,
+            "hidden_states": self._hidden_states,
+            "attentions": self._attentions,
+            "norm": self.norm,
+        } | ({"logits": self.logits} if self.head is None else {})
+
+    @cached_property
+    def logits(self) -> torch.Tensor:
+        """(reads, vocab), all at once."""
+        assert self.head is not None and self.states is not None
+        return self.head(self.states)
+
+    def logits_at(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        """(n, vocab): the logits at some of the read positions.
+
+        Args:
+            rows: (n,) long, or from where to where; among the read positions.
+        """
+        if self.head is None or self.states is None or "logits" in vars(self):
+            return self.logits[rows]
+        return self.head(self.states[rows])
+
+    def after(self, layer: int) -> ModelOutputs:
+        """What it would say if its layers ended after `layer` of them: its hidden states there, normed, into the head.
+
+        Args:
+            layer: Number of layers that are passed, from 1 to all.
+        """
+        assert self.head is not None and self.norm is not None
+        states = self.hidden_states[layer]
+        # the last one is after the final norm already
+        last = layer == len(self.hidden_states) - 1
+        return ModelOutputs(states=states if last else self.norm(states), head=self.head)
+
+    @property
+    def hidden_states(self) -> tuple[torch.Tensor, ...]:
+        assert self._hidden_states is not None, "only losses that declare the need of hidden_states get them"
+        return self._hidden_states
+
+    @property
+    def attentions(self) -> tuple[torch.Tensor, ...]:
+        assert self._attentions is not None, "only losses that declare the need of attentions get them"
+        return self._attentions
+
+    def __len__(self) -> int:
+        return len(self.logits if self.states is None else self.states)
 
 
 # --------------------------------------------------------------------------------------------- pruning
@@ -640,17 +750,42 @@ class LossValue:
     count: int
 
 
-class Loss(Component, ABC):
-    """What recovery minimises.
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """When in a training a loss is computed, and what it may use there."""
 
-    `needs` may hold `labels` and `teacher_logits`. Without `labels` the loss gets unlabelled batches.
-    """
+    share: float = 0.0
+    """Of the run's recovery steps that are done, from 0 to 1."""
+    generator: torch.Generator | None = None
+    """For losses that draw; seeded by the run's seed and the step, so that a step that is done again draws the same."""
+    learned: nn.Module | None = None
+    """What the loss learns besides the student: what its `learns` made."""
+
+    @property
+    def drawing(self) -> torch.Generator:
+        """For losses that declare `uses_seed`."""
+        assert self.generator is not None, "a training gives a generator"
+        return self.generator
+
+
+BEGINNING = Moment()
+"""Of a loss that is computed outside of a training."""
+
+LossNeed = Literal["labels", "teacher_logits", "hidden_states", "attentions"]
+"""What a loss asks for: answers; a teacher; of the student, and of the teacher if there is one, what each layer says or
+where it looks."""
+
+
+class Loss(Component, ABC):
+    """What recovery minimises. Without `labels` in its needs it gets unlabelled batches."""
 
     trains: ClassVar[bool] = True
+    learning: ClassVar[bool] = False
+    """Whether `learns` makes something."""
 
     @property
     @abstractmethod
-    def needs(self) -> frozenset[str]: ...
+    def needs(self) -> frozenset[LossNeed]: ...
 
     @property
     @abstractmethod
@@ -663,7 +798,26 @@ class Loss(Component, ABC):
         """Which positions are read: those that predict the answer, or all."""
 
     @abstractmethod
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue: ...
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
+        """The sum over what counts in a batch.
+
+        Args:
+            batch: What was read.
+            student: With graph.
+            teacher: Without graph, at the same positions; None for losses that declare no need of it.
+            moment: When in the training.
+        """
+
+    def learns(self, student: ModelOutputs, teacher: ModelOutputs | None) -> nn.Module | None:
+        """What is trained beside the student and thrown away with the training, such as a projection.
+
+        Args:
+            student: What it says to the first batch: for its sizes.
+            teacher: Likewise.
+        """
+        return None
 
 
 Term = Callable[["PreTrainedModel"], "torch.Tensor"]
@@ -682,8 +836,22 @@ class Seams:
     after_step: tuple[AfterStep, ...] = ()
 
 
-Answers = Callable[["Batch"], "ModelOutputs"]
-"""What a teacher says to a batch, without graph, on the batch's device."""
+class Answers:
+    """What a teacher says to batches."""
+
+    def __call__(self, batch: Batch) -> ModelOutputs:
+        """Without graph, on the batch's device, at the positions that the batch reads."""
+        raise NotImplementedError
+
+    def after_step(self, student: PreTrainedModel, step: int) -> None:
+        """Called after each optimizer step, for teachers that follow the student; `step` counts from 1."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What an interrupted training needs to go on with this teacher."""
+        return {}
+
+    def restore(self, state: dict[str, torch.Tensor]) -> None:
+        """Go back to what `state` gave."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -705,10 +873,23 @@ class TeacherContext:
     """The precision in which student and teacher compute."""
     report: Callable[[Mapping[str, Any]], None]
     """Takes plain data on the teacher for the stage's record."""
+    needs: frozenset[LossNeed] = frozenset()
+    """What the loss asks for: with `hidden_states` or `attentions` the teacher's are wanted too."""
 
 
 class Teacher(Component, ABC):
     """Answers batches with logits."""
+
+    gives: ClassVar[frozenset[LossNeed]] = frozenset({"teacher_logits", "hidden_states", "attentions"})
+    """Needs of losses that it can meet."""
+    asks_before: ClassVar[bool] = False
+    """Whether it must see all batches before the training begins."""
+    writes: ClassVar[bool] = False
+    """Whether `writer` gives a model."""
+
+    def writer(self, context: TeacherContext) -> LanguageModel:
+        """The one model that teaches, for batches that it writes; on the student's device."""
+        raise NotImplementedError
 
     @abstractmethod
     def build(self, context: TeacherContext) -> Answers:
@@ -717,6 +898,92 @@ class Teacher(Component, ABC):
         Raises:
             ValueError: Teacher and student differ in vocabulary.
         """
+
+
+class BatchSource(ABC):
+    """Feeds a training: what is read at each step."""
+
+    @abstractmethod
+    def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
+        """The parts of optimizer step `number` (from 0), each with the number of its questions.
+
+        A part with 0 questions is read and counts for nothing. The same step gives the same parts, for the same
+        student.
+
+        Args:
+            number: Counted from the first step that this source feeds.
+            student: As it is then, for sources that let it write.
+        """
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Digest of what is read in which order. The same for every loss."""
+
+    def each(self) -> Iterator[Batch]:
+        """Every text once, in batches that the hyper-parameters of training do not move.
+
+        Only sources whose texts are `known` before the training have this.
+        """
+        raise NotImplementedError
+
+    def content(self) -> str:
+        """Digest of everything that can be read."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchContext:
+    """What batches may be made of."""
+
+    student: LanguageModel
+    """As it enters the training."""
+    task: Task
+    questions: Sequence[AnyQuestion]
+    """The recovery's; with answers only if the loss needs labels."""
+    encode: Callable[[Sequence[AnyQuestion]], list[EncodedQuestion]]
+    """As the model's tokens."""
+    loss: Loss
+    batch_size: int
+    accumulation: int
+    seed: int
+    first: int
+    """Number of the run's first step that is fed."""
+    steps: int
+    rank: int = 0
+    """Of the processes that train together, which one this is."""
+    processes: int = 1
+    cache: Cache
+    writer: Callable[[], LanguageModel]
+    """Loads the model that teaches; for batches with `needs_writer`."""
+    writer_key: Any
+    """Names its weights: plain data."""
+    autocast: Callable[[], AbstractContextManager[Any]]
+    """The precision in which student and teacher compute."""
+    report: Callable[[Mapping[str, Any]], None] = lambda told: None
+    """Takes plain data on what was written for the stage's record."""
+
+
+class Batches(Component, ABC):
+    """What the recovery reads: a regime."""
+
+    known: ClassVar[bool] = True
+    """Whether all texts are known before the training begins: then a teacher can be asked about them once."""
+    needs_writer: ClassVar[bool] = False
+    """Whether the teacher writes (some of) the texts."""
+    labelled: ClassVar[bool] = True
+    """Whether a loss that needs labels finds them."""
+
+    def texts(self, questions: int) -> int:
+        """How many texts make an epoch.
+
+        Args:
+            questions: Of the recovery.
+        """
+        return questions
+
+    @abstractmethod
+    def source(self, context: BatchContext) -> BatchSource:
+        """The batches of one training."""
 
 
 # ----------------------------------------------------------------------------------------------- export

@@ -95,7 +95,7 @@ def test_packed_logits_equal_those_of_separate_sequences(name, attention):
 def test_hidden_states_are_those_of_separate_sequences(name):
     model = tiny(name)
     batch = pack(QUESTIONS, "question", "answer", pad_token_id=0, labelled=False)
-    states = forward(model, batch, hidden_states=True).hidden_states
+    states = forward(model, batch, {"hidden_states"}).hidden_states
     assert len(states) == 3
     for row, question in enumerate(QUESTIONS):
         plain = model(input_ids=torch.tensor([question.context]), output_hidden_states=True).hidden_states

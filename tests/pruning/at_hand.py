@@ -41,8 +41,8 @@ class AtHand(Calibration):
                 labelled=loss is not None and "labels" in loss.needs,
             )
 
-    def forward(self, model: LanguageModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
-        return forward(model.model, batch, hidden_states)
+    def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
+        return forward(model.model, batch)
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
         return loss(batch, self.forward(model, batch), None)

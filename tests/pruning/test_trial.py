@@ -12,7 +12,17 @@ from architectures import ARCHITECTURES, INTERMEDIATE, VOCABULARY, tiny_model
 from transformers import PreTrainedModel
 from units import flags
 
-from regraft.interfaces import Batch, LanguageModel, Loss, LossValue, ModelOutputs, Scored, Structure
+from regraft.interfaces import (
+    BEGINNING,
+    Batch,
+    LanguageModel,
+    Loss,
+    LossValue,
+    ModelOutputs,
+    Moment,
+    Scored,
+    Structure,
+)
 from regraft.pruning.structures.kv_groups import KvGroups
 from regraft.pruning.structures.layers import Layers
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
@@ -106,7 +116,9 @@ class Broken(Loss):
 
     needs, reads, positions = frozenset(), "choices", "answer"  # type: ignore[assignment]
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
         return LossValue(total=torch.tensor(float("nan")), count=1)
 
 

@@ -11,8 +11,8 @@ from architectures import tiny_model
 
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.distillation.losses.kl import KL
-from regraft.interfaces import Batch, EncodedQuestion, LanguageModel, ModelOutputs
-from regraft.models.forward import forward
+from regraft.distillation.teachers.answers import Live
+from regraft.interfaces import Batch, EncodedQuestion, LanguageModel
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer, TrainingDiverged
 from regraft.recovery.training import Training
@@ -96,13 +96,7 @@ def test_gradients_are_clipped() -> None:
 
 
 def test_kl_to_the_dense_self_trains_nothing() -> None:
-    dense = student()
-
-    def teacher(batch: Batch) -> ModelOutputs:
-        with torch.no_grad():
-            return forward(dense.model.eval(), batch)
-
-    trained, lines = train(Training(batch_size=8), loss=KL(), teacher=teacher)
+    trained, lines = train(Training(batch_size=8), loss=KL(), teacher=Live(student().model.eval()))
     assert [line["loss"] for line in lines] == [0.0] * 6
     assert [line["grad_norm"] for line in lines] == [0.0] * 6
     assert all(torch.equal(tensor, weights(trained)[name]) for name, tensor in weights(student()).items())

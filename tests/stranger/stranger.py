@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regraft.interfaces import (
+    BEGINNING,
     Batch,
     Criterion,
     LabelledQuestion,
     LanguageModel,
     Loss,
+    LossNeed,
     LossValue,
     ModelOutputs,
+    Moment,
     Positions,
     PruningContext,
     Reads,
@@ -45,10 +48,12 @@ class Confidence(Loss):
     reads: Reads = "question"
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return frozenset()
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
         import torch
 
         log_p = torch.log_softmax(student.logits.float(), dim=-1)

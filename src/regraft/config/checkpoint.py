@@ -11,7 +11,19 @@ from regraft.config.ranges import ConfigError, require
 from regraft.records import Record, is_finished
 
 FROM_RECORD = (
-    *("model", "task", "preparation", "pruner", "calibration", "schedule", "loss", "teacher", "recovery", "pipeline"),
+    *(
+        "model",
+        "task",
+        "preparation",
+        "pruner",
+        "calibration",
+        "schedule",
+        "loss",
+        "teacher",
+        "batches",
+        "recovery",
+        "pipeline",
+    ),
     *("evaluation", "sparsity", "seed"),
 )
 """What a checkpoint's own run decides."""

@@ -27,6 +27,7 @@ def check(config: RunConfig) -> None:
     """
     _check_labels(config)
     _check_terms("loss", config.loss)
+    _check_teaching(config)
     for pruner in config.pruner.pruners:
         _check_losses("pruner.criterion", pruner.criterion)
         _check_losses("pruner.allocation", pruner.allocation)
@@ -65,6 +66,34 @@ def _check_labels(config: RunConfig) -> None:
     if config.loss.reads == "gold" and "labels" not in config.loss.needs:
         raise ConfigError(
             "loss.reads=gold: must be question, choices or drawn_choice for a loss that declares no need of labels."
+        )
+
+
+def _check_teaching(config: RunConfig) -> None:
+    """Teacher, batches and loss have what each asks of the others."""
+    teacher, batches, loss = config.teacher, config.batches, config.loss
+    if not loss.trains:
+        return
+    chosen = type(teacher).__name__
+    if "teacher_logits" in loss.needs and (missing := (loss.needs - {"labels"}) - teacher.gives):
+        raise ConfigError(
+            f"teacher={chosen} gives no {' or '.join(sorted(missing))}, which loss={type(loss).__name__} needs. "
+            "Choose teacher=dense."
+        )
+    if "teacher_logits" in loss.needs and teacher.asks_before and not batches.known:
+        raise ConfigError(
+            f"teacher={chosen} is asked before the training, and batches={type(batches).__name__} are written while it "
+            "goes. Choose teacher=dense."
+        )
+    if batches.needs_writer and not teacher.writes:
+        raise ConfigError(
+            f"batches={type(batches).__name__} are written by the teacher, and teacher={chosen} is not one model. "
+            "Choose teacher=dense."
+        )
+    if "labels" in loss.needs and not batches.labelled:
+        raise ConfigError(
+            f"batches={type(batches).__name__} hold no right answers, which loss={type(loss).__name__} needs. Choose a "
+            "loss without labels, such as loss=kl."
         )
 
 

@@ -13,7 +13,7 @@ from regraft.config.compatibility import check
 from regraft.config.components import Allowed, build, validated
 from regraft.config.ranges import ConfigError, Incompatible, require
 from regraft.evaluation.evaluation import Evaluation
-from regraft.interfaces import Component, Exporter, Loss, Model, Schedule, Task, Teacher, Tracker
+from regraft.interfaces import Batches, Component, Exporter, Loss, Model, Schedule, Task, Teacher, Tracker
 from regraft.pruning.calibration import CalibrationQuestions
 from regraft.pruning.pruner import Pruning
 from regraft.records import CHECKPOINT
@@ -73,6 +73,7 @@ class RunConfig:
     schedule: Schedule
     loss: Loss
     teacher: Teacher
+    batches: Batches
     recovery: Training
     pipeline: Pipeline
     evaluation: Evaluation

@@ -8,6 +8,7 @@ fused) and one back to the hidden size.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -286,3 +287,20 @@ def _unknown(model: PreTrainedModel, wanted: str, where: nn.Module) -> str:
         f"{type(model).__name__}: looked in {type(where).__name__} for {wanted}. Found {listed or 'no weights'}. "
         "Models built like Llama, OLMo2, Qwen3, Gemma3 or GPT-2 are known; choose one of these."
     )
+
+
+def final_norm(model: PreTrainedModel) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What normalises the last layer's hidden states before the head; of a model without one the identity."""
+    inside = {id(module) for layer in decoder_layers(model) for module in layer.modules()}
+    hidden = model.config.get_text_config().hidden_size
+    found: list[Any] = [
+        module
+        for module in model.base_model.modules()
+        if id(module) not in inside and tuple(getattr(getattr(module, "weight", None), "shape", ())) == (hidden,)
+    ]
+    # those of the embedding come first
+    return found[-1] if found else _as_it_is
+
+
+def _as_it_is(states: torch.Tensor) -> torch.Tensor:
+    return states

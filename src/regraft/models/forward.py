@@ -1,10 +1,13 @@
-"""The forward pass of a packed batch: logits only where they count."""
+"""The forward pass of a packed batch: logits only where they count, and when they are asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from regraft.interfaces import Batch, ModelOutputs
+from regraft.interfaces import Batch, Head, LossNeed, ModelOutputs
+from regraft.models.architecture import final_norm
 
 if TYPE_CHECKING:
     import torch
@@ -14,45 +17,81 @@ UNSUPPORTED_SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")
 """Settings of a few architectures that scale the logits after the head, which this forward pass does not do."""
 
 
-def forward(model: PreTrainedModel, batch: Batch, hidden_states: bool = False) -> ModelOutputs:
+def forward(model: PreTrainedModel, batch: Batch, needs: Collection[LossNeed] = ()) -> ModelOutputs:
     """What `model` says at the positions that `batch` reads.
 
-    The head is applied to the read positions only, which are few. Runs with or without gradient and under autocast.
+    The head is applied to the read positions only, when somebody asks for logits. Runs with or without gradient and
+    under autocast.
 
     Args:
         model: Any causal language model of transformers with `sdpa` or `eager` attention.
         batch: On the model's device.
-        hidden_states: Whether to return those of every layer as well; the last one is after the final norm.
+        needs: What a loss asks for besides logits: `hidden_states`, `attentions`.
 
     Raises:
         ValueError: The model's attention takes no mask of pairs, or its head is followed by a scale.
     """
-    import torch
-
     config = model.config.get_text_config()
     for name in UNSUPPORTED_SCALES:
         if (getattr(config, name, None) or 1) != 1:
             raise ValueError(
                 f"{config.model_type}: {name}={getattr(config, name)} is not supported. Use another model."
             )
-    outputs = model.base_model(
-        input_ids=batch.input_ids,
-        attention_mask=_attention_mask(model, batch),
-        position_ids=batch.position_ids,
-        use_cache=False,
-        output_hidden_states=hidden_states,
-        return_dict=True,
-    )
+    hidden_states, attentions = "hidden_states" in needs, "attentions" in needs
+    with _eager(model) if attentions else nullcontext():
+        outputs = model.base_model(
+            input_ids=batch.input_ids,
+            attention_mask=_attention_mask(model, batch),
+            position_ids=batch.position_ids,
+            use_cache=False,
+            output_hidden_states=hidden_states,
+            output_attentions=attentions,
+            return_dict=True,
+        )
 
     def at_reads(states: torch.Tensor) -> torch.Tensor:
         return states.flatten(0, 1).index_select(0, batch.read)
 
-    logits = model.get_output_embeddings()(at_reads(outputs.last_hidden_state))
-    cap = getattr(config, "final_logit_softcapping", None)
-    if cap is not None:
-        logits = torch.tanh(logits / cap) * cap
-    layers = tuple(at_reads(states) for states in outputs.hidden_states) if hidden_states else None
-    return ModelOutputs(logits=logits, hidden_states=layers)
+    def looked(attention: torch.Tensor) -> torch.Tensor:
+        """(batch, heads, seq, seq) -> (reads, heads, seq)."""
+        return at_reads(attention.transpose(1, 2))
+
+    return ModelOutputs(
+        states=at_reads(outputs.last_hidden_state),
+        head=_head(model),
+        hidden_states=tuple(map(at_reads, outputs.hidden_states)) if hidden_states else None,
+        attentions=tuple(map(looked, outputs.attentions)) if attentions else None,
+        norm=final_norm(model) if hidden_states else None,
+    )
+
+
+def _head(model: PreTrainedModel) -> Head:
+    import torch
+
+    from regraft.models.precision import computed_in
+
+    module = model.get_output_embeddings()
+    assert module is not None
+    weight, bias = module.weight, getattr(module, "bias", None)
+    if not torch.is_grad_enabled():
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    return Head(
+        weight=weight,
+        bias=bias,
+        softcap=getattr(model.config.get_text_config(), "final_logit_softcapping", None),
+        dtype=computed_in(weight),
+    )
+
+
+@contextmanager
+def _eager(model: PreTrainedModel) -> Iterator[None]:
+    """Attention that tells where it looks."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def _attention_mask(model: PreTrainedModel, batch: Batch) -> Any:

@@ -18,6 +18,12 @@ def autocast(model: PreTrainedModel, precision: Precision) -> AbstractContextMan
     return nullcontext()
 
 
+def computed_in(weight: torch.Tensor) -> torch.dtype:
+    """The dtype in which a linear map of `weight` computes here: that of the autocast in force, or its own."""
+    device = weight.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+
+
 def resolved_precision(model: PreTrainedModel, precision: Precision) -> Literal["float32", "bfloat16"]:
     """What `precision` means here.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from regraft.cache import digest
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Batch, EncodedQuestion, Loss
+from regraft.interfaces import Batch, BatchContext, BatchSource, EncodedQuestion, Loss
 
 if TYPE_CHECKING:
     from regraft.interfaces import LanguageModel
@@ -19,18 +19,8 @@ QUESTIONS_A_BATCH = 32
 """Of those that `Questions.each` gives."""
 
 
-class BatchSource(Protocol):
-    """Feeds the loop. A source that lets the student write gets the student at each step."""
-
-    def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
-        """The parts of optimizer step `number` (from 0), each with the number of its questions.
-
-        A part with 0 questions is read and counts for nothing.
-        """
-
-
 @dataclass(frozen=True, kw_only=True)
-class Questions:
+class Questions(BatchSource):
     """The recovery questions, in an order that the seed fixes and every loss shares.
 
     Batches hold questions of similar length, counted with all their choices, so the answer decides nothing.
@@ -48,6 +38,22 @@ class Questions:
     rank: int = 0
     """Of the processes that train together, which one this is."""
     processes: int = 1
+
+    @classmethod
+    def of(cls, context: BatchContext, encoded: Sequence[EncodedQuestion]) -> Questions:
+        """Texts that are known, fed to the training of `context`."""
+        return cls(
+            encoded=encoded,
+            loss=context.loss,
+            batch_size=context.batch_size,
+            accumulation=context.accumulation,
+            pad_token_id=context.student.pad_token_id,
+            seed=context.seed,
+            first=context.first,
+            steps=context.steps,
+            rank=context.rank,
+            processes=context.processes,
+        )
 
     @cached_property
     def order(self) -> list[list[int]]:

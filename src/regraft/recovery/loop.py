@@ -1,8 +1,9 @@
 """The training loop: forward, loss, backward, step.
 
-Five seams let every method in without a branch here: the `BatchSource` (what is read), extra `terms` (what is added to
-the loss), `on_gradients` (what reads or changes the gradients before they are used), `after_step` (what is done to the
-weights after each optimizer step) and `state` / `restore` (rewinding).
+Six seams let every method in without a branch here: the `BatchSource` (what is read), the teacher's `Answers` (which
+may follow the student), extra `terms` (what is added to the loss), `on_gradients` (what reads or changes the gradients
+before they are used), `after_step` (what is done to the weights after each optimizer step) and `state` / `restore`
+(rewinding). What a loss learns besides the student is trained with it and dropped at the end.
 
 The masks of the student hold: what is masked has no gradient and stays zero.
 
@@ -24,15 +25,18 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from regraft import interruption
+from regraft.cache import digest
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import AfterStep, Batch, LanguageModel, Loss, ModelOutputs, Term
+from regraft.interfaces import AfterStep, Answers, Batch, BatchSource, LanguageModel, Loss, ModelOutputs, Moment, Term
 from regraft.models.precision import autocast
-from regraft.recovery.batches import BatchSource
 from regraft.recovery.processes import Processes, like, whole
 from regraft.recovery.progress import Kept, Progress, TrainingState
 from regraft.recovery.training import Training
 from regraft.tasks.packing import move
 
+SEEDS = 2**63
+LEARNED = "learned."
+"""Before the names of what the loss learns besides the student."""
 Observer = Callable[[dict[str, float]], None]
 """Gets the numbers of each step: `TRAINING_COLUMNS` of `regraft.records` without the stage."""
 
@@ -53,6 +57,7 @@ class Trainer:
         first: Steps of them that others have done: this one begins after them.
         last: The step that it ends with; None takes all.
         teacher: Answers batches, if the loss needs it.
+        seed: Of what the loss draws.
         terms: Regularisers.
         on_gradients: Called in order with the gradients of each step, before those of masked weights are dropped and
             the rest is clipped.
@@ -74,7 +79,8 @@ class Trainer:
         *,
         first: int = 0,
         last: int | None = None,
-        teacher: Callable[[Batch], ModelOutputs] | None = None,
+        teacher: Answers | None = None,
+        seed: int = 0,
         terms: Sequence[Term] = (),
         on_gradients: Sequence[AfterStep] = (),
         after_step: Sequence[AfterStep] = (),
@@ -85,7 +91,7 @@ class Trainer:
         key: str = "recovery",
     ) -> None:
         self.student, self.batches, self.loss, self.training, self.steps = student, batches, loss, training, steps
-        self.teacher, self.terms = teacher, tuple(terms)
+        self.teacher, self.seed, self.terms = teacher, seed, tuple(terms)
         self.on_gradients, self.after_step = tuple(on_gradients), tuple(after_step)
         self.observe, self.bar, self.progress, self.key = observe, bar, progress, key
         self.first, self.last = first, steps if last is None else last
@@ -100,6 +106,7 @@ class Trainer:
         self.processes = processes or Processes(student.model.device)
         self._told = False
         self._held = dict(student.masks)
+        self._asked = loss.needs & {"hidden_states", "attentions"}
         self.model: PreTrainedModel = student.model.float()
         if training.lora is not None and student.masks and self.processes.shard:
             raise ConfigError(
@@ -110,9 +117,11 @@ class Trainer:
             # dividing a model changes its class: the student stays as it is, and gets the weights at the end
             self.model = copy.deepcopy(self.model)
         self._module = self.processes.wrapped(self.model)
-        self.optimizer = torch.optim.AdamW(
-            _groups(self.model, training.weight_decay), lr=training.learning_rate, betas=training.betas, fused=True
-        )
+        self._learned = self._learns()
+        groups = _groups(self.model, training.weight_decay)
+        if self._learned is not None:
+            groups.append({"params": list(self._learned.parameters()), "weight_decay": 0.0})
+        self.optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
         name = "constant_with_warmup" if training.decay == "constant" else training.decay
         self.rates = get_scheduler(
             name,
@@ -123,6 +132,38 @@ class Trainer:
         )
         if first:
             self._begin_after(first)
+
+    def _learns(self) -> torch.nn.Module | None:
+        """What the loss learns besides the student, made for what both say to the first batch."""
+        if not self.loss.learning:
+            return None
+        if self.processes.count > 1:
+            raise ConfigError(
+                f"loss={type(self.loss).__name__} learns a projection, which several processes do not share. Start one "
+                "process, or choose a loss that learns nothing."
+            )
+        batch, _ = next(iter(self.batches.step(0, self.student)))
+        with torch.no_grad():
+            said, taught = self._said(move(batch, self.model.device))
+            torch.manual_seed(self.seed)
+            learned = self.loss.learns(said, taught)
+        return None if learned is None else learned.to(self.model.device)
+
+    def _said(self, batch: Batch) -> tuple[ModelOutputs, ModelOutputs | None]:
+        """What student and teacher say to a batch, under one autocast.
+
+        So a dense student differs from its teacher by nothing, if both hold float32.
+        """
+        with autocast(self.student.model, self.training.precision):
+            taught = None if self.teacher is None else self.teacher(batch.for_teacher or batch)
+            return ModelOutputs(**self._module(batch, self._asked)), taught
+
+    def _moment(self, part: int) -> Moment:
+        """Of part `part` of the step that is taken now."""
+        generator = torch.Generator().manual_seed(
+            int(digest([self.seed, self.step, part, self.processes.rank]), 16) % SEEDS
+        )
+        return Moment(share=self.step / self.steps, generator=generator, learned=self._learned)
 
     def run(self, until: int | None = None) -> None:
         """Train up to step `until`, or to the end.
@@ -196,8 +237,10 @@ class Trainer:
         """Go back (or forward) to `state`; the steps that follow are those that followed it."""
         self.step, self.examples = state.step, state.examples
         with torch.no_grad():
-            for name, tensor in _weights(self.model).items():
+            for name, tensor in self._all_weights().items():
                 tensor.copy_(like(tensor, state.model[name]))
+        if self.teacher is not None:
+            self.teacher.restore(state.teacher)
         for name, mask in state.masks.items():
             self.student.masks[name] = mask.clone()
         self._held = dict(self.student.masks)
@@ -215,12 +258,18 @@ class Trainer:
         return TrainingState(
             step=self.step,
             examples=self.examples,
-            model={name: whole(tensor) for name, tensor in _weights(self.model).items()},
+            model={name: whole(tensor) for name, tensor in self._all_weights().items()},
             masks=dict(self.student.masks),
+            teacher={} if self.teacher is None else self.teacher.state(),
             optimizer=_whole_state(self.optimizer) if self.step < self.last else {},
             rates=self.rates.state_dict(),
             random=torch.get_rng_state(),
         )
+
+    def _all_weights(self) -> dict[str, torch.Tensor]:
+        """Those of the model, and of what the loss learns."""
+        learned = {} if self._learned is None else self._learned.state_dict()
+        return _weights(self.model) | {f"{LEARNED}{name}": tensor for name, tensor in learned.items()}
 
     def _go_on(self) -> None:
         """From where an interrupted training was kept."""
@@ -250,10 +299,9 @@ class Trainer:
         for number, (batch, examples) in enumerate(parts):
             batch = move(batch, self.model.device)
             with self.processes.accumulating(self._module, more=number + 1 < len(parts)):
+                said, taught = self._said(batch)
                 with autocast(self.student.model, self.training.precision):
-                    # under the same autocast a dense student differs from its teacher by nothing, if both hold float32
-                    taught = None if self.teacher is None else self.teacher(batch)
-                    value = self.loss(batch, ModelOutputs(**self._module(batch)), taught)
+                    value = self.loss(batch, said, taught, self._moment(number))
                 # a part of which this process has no question is read all the same, and counts for nothing
                 weight = 1 if examples else 0
                 (weight * value.total).backward()
@@ -264,7 +312,7 @@ class Trainer:
         self.examples += round(asked)
         self._told = bool(told) and self.processes.count > 1
         # each part adds a sum, processes average; the mean is over all that counts in the step, however it was cut
-        for parameter in self.model.parameters():
+        for parameter in _trained(self.optimizer):
             if parameter.grad is not None:
                 parameter.grad /= count / self.processes.count
         mean = total / count
@@ -291,6 +339,8 @@ class Trainer:
         for action in self.after_step:
             action(self.model, self.step)
         self._hold(gradients=False)
+        if self.teacher is not None:
+            self.teacher.after_step(self.model, self.step)
         return {
             "step": self.step - self.first,
             "loss": mean,

@@ -18,7 +18,7 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Batch
+from regraft.interfaces import Batch, LossNeed
 from regraft.models.architecture import decoder_layers
 from regraft.models.forward import forward
 
@@ -36,9 +36,9 @@ class Forward(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch) -> dict[str, Any]:
+    def forward(self, batch: Batch, needs: frozenset[LossNeed] = frozenset()) -> dict[str, Any]:
         """Plain data, in which both ways of sharing find the tensors."""
-        return vars(forward(self.model, batch))
+        return forward(self.model, batch, needs).parts()
 
 
 class Processes:

@@ -37,6 +37,8 @@ class TrainingState:
     """State of torch's generator on the CPU."""
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """As in the student: which weights are kept."""
+    teacher: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Of a teacher that follows the student."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +75,7 @@ class Progress:
         state = kept.state
         tensors = {f"model.{name}": tensor.detach().contiguous() for name, tensor in state.model.items()}
         tensors |= {f"mask.{name}": mask for name, mask in state.masks.items()}
+        tensors |= {f"teacher.{name}": tensor.detach().contiguous() for name, tensor in state.teacher.items()}
         tensors["random"] = state.random
         plain: dict[str, Any] = {"groups": state.optimizer.get("param_groups", []), "state": {}}
         for number, values in state.optimizer.get("state", {}).items():
@@ -133,6 +136,7 @@ class Progress:
             rates=about["rates"],
             random=tensors["random"],
             masks=_under("mask.", tensors),
+            teacher=_under("teacher.", tensors),
         )
         return Kept(state=state, lines=about["lines"], seconds=about["seconds"])
 

@@ -10,6 +10,7 @@ import torch
 
 from regraft.interfaces import (
     AfterStep,
+    Answers,
     AnyQuestion,
     Batch,
     Calibration,
@@ -17,6 +18,7 @@ from regraft.interfaces import (
     LabelledQuestion,
     LanguageModel,
     Loss,
+    LossNeed,
     LossValue,
     ModelOutputs,
     Positions,
@@ -59,12 +61,15 @@ class Questions(Calibration):
             yield move(batch, self.context.device)
 
     def forward(self, model: LanguageModel, batch: Batch) -> ModelOutputs:
-        with autocast(model.model, self.config.precision):
-            return forward(model.model, batch)
+        return self._said(model, batch)
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
-        taught = self._taught(batch) if "teacher_logits" in loss.needs else None
-        return loss(batch, self.forward(model, batch), taught)
+        taught = _Dense(self, loss.needs)(batch) if "teacher_logits" in loss.needs else None
+        return loss(batch, self._said(model, batch, loss.needs), taught)
+
+    def _said(self, model: LanguageModel, batch: Batch, needs: frozenset[LossNeed] = frozenset()) -> ModelOutputs:
+        with autocast(model.model, self.config.precision):
+            return forward(model.model, batch, needs)
 
     def train(
         self,
@@ -97,7 +102,8 @@ class Questions(Calibration):
             loss,
             training,
             steps,
-            teacher=self._taught if "teacher_logits" in loss.needs else None,
+            teacher=_Dense(self, loss.needs) if "teacher_logits" in loss.needs else None,
+            seed=config.seed,
             terms=terms,
             on_gradients=on_gradients,
             after_step=after_step,
@@ -106,9 +112,9 @@ class Questions(Calibration):
         ).run()
 
     @torch.no_grad()
-    def _taught(self, batch: Batch) -> ModelOutputs:
+    def _taught(self, batch: Batch, needs: frozenset[LossNeed]) -> ModelOutputs:
         assert self.context.dense is not None, "the pipeline starts with prepare"
-        return self.forward(self.context.dense.read(), batch)
+        return self._said(self.context.dense.read(), batch, needs)
 
     def _encoded(self, labelled: bool) -> list[EncodedQuestion]:
         return self._with_answers if labelled else self._without
@@ -124,3 +130,13 @@ class Questions(Calibration):
             for question in self.context.splits.recovery
         ]
         return self.context.encode(self._tokens, questions)
+
+
+class _Dense(Answers):
+    """The dense model, in the calibration's precision."""
+
+    def __init__(self, questions: Questions, needs: frozenset[LossNeed]) -> None:
+        self.questions, self.needs = questions, needs
+
+    def __call__(self, batch: Batch) -> ModelOutputs:
+        return self.questions._taught(batch, self.needs)

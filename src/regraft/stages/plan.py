@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from regraft.cache import digest
 from regraft.config.components import described, identified
+from regraft.recovery.sources.asked import Asked
 from regraft.stages.pipeline import Pipeline, StageName
 
 if TYPE_CHECKING:
@@ -194,8 +195,10 @@ def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, f
         "seed": config.seed,
         "span": [round(share, 9) for share in span],
     }
-    if "teacher_logits" in config.loss.needs:
+    if "teacher_logits" in config.loss.needs or config.batches.needs_writer:
         identity |= {"teacher": described(config.teacher), "dense": dense}
+    if config.batches != Asked():
+        identity["batches"] = described(config.batches)
     if whole_course:
         identity["course"] = "whole"
     if config.schedule.during_recovery:

@@ -63,6 +63,7 @@ def _fine_tune(folder: Path, key: str, preparation: FineTune, context: Context) 
         preparation.loss,
         training,
         steps,
+        seed=preparation.seed,
         bar="prepare" if context.config.runtime.progress else None,
         progress=progress,
         key="preparation.training",

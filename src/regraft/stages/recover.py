@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas
 import torch
 from transformers import PreTrainedModel
 
-from regraft.interfaces import AfterStep, AnyQuestion, LabelledQuestion, LanguageModel, TeacherContext
+from regraft.config.components import described
+from regraft.interfaces import AfterStep, AnyQuestion, BatchContext, LabelledQuestion, LanguageModel, TeacherContext
 from regraft.models.precision import autocast, resolved_precision
 from regraft.records import TRAINING
-from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import units, weights
@@ -35,40 +36,56 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     questions: Sequence[AnyQuestion] = context.splits.recovery
     if "labels" not in loss.needs:
         questions = [q.unlabelled if isinstance(q, LabelledQuestion) else q for q in questions]
-    total = training.total_steps(len(questions))
+    total = training.total_steps(config.batches.texts(len(questions)))
     first, last = round(total * stage.first_share), round(total * stage.last_share)
     earlier = round(total * stage.earlier_share)
     # the course of the learning rate: over these steps alone, or over all of which these are a part
     begin, end = (0, total) if stage.whole_course else (first, last)
-    batches = Questions(
-        encoded=context.encode(model, questions),
-        loss=loss,
-        batch_size=training.batch_size,
-        accumulation=training.accumulation,
-        pad_token_id=model.pad_token_id,
-        seed=config.seed,
-        first=first,
-        steps=last - first,
-        rank=context.processes.rank,
-        processes=context.processes.count,
-    )
     precision = resolved_precision(model.model, training.precision)
     reported: dict[str, Any] = {}
+    assert context.dense is not None, "the pipeline starts with prepare"
+    known = TeacherContext(
+        dense=context.load_dense,
+        dense_key=context.dense.key,
+        student=model,
+        cache=context.cache,
+        questions=lambda: (),
+        questions_key="",
+        autocast=lambda: autocast(model.model, training.precision),
+        report=reported.update,
+        needs=loss.needs,
+    )
+    written: dict[str, Any] = {}
+    batches = config.batches.source(
+        BatchContext(
+            student=model,
+            task=config.task,
+            questions=questions,
+            encode=lambda asked: context.encode(model, asked),
+            loss=loss,
+            batch_size=training.batch_size,
+            accumulation=training.accumulation,
+            seed=config.seed,
+            first=first,
+            steps=last - first,
+            rank=context.processes.rank,
+            processes=context.processes.count,
+            cache=context.cache,
+            writer=lambda: config.teacher.writer(known),
+            writer_key=[described(config.teacher), context.dense.key],
+            autocast=known.autocast,
+            report=written.update,
+        )
+    )
     teacher = None
     if "teacher_logits" in loss.needs:
-        assert context.dense is not None, "the pipeline starts with prepare"
-        teacher = config.teacher.build(
-            TeacherContext(
-                dense=context.load_dense,
-                dense_key=context.dense.key,
-                student=model,
-                cache=context.cache,
+        if config.teacher.asks_before:
+            known = replace(
+                known,
                 questions=lambda: (move(batch, context.device) for batch in batches.each()),
                 questions_key=f"{batches.content()} {precision}",
-                autocast=lambda: autocast(model.model, training.precision),
-                report=reported.update,
             )
-        )
+        teacher = config.teacher.build(known)
     seams = config.schedule.seams(model, config.pruner.structures[0], last - first, config.seed)
     torch.manual_seed(config.seed)
     trainer = Trainer(
@@ -80,6 +97,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         first=first - begin,
         last=last - begin,
         teacher=teacher,
+        seed=config.seed,
         terms=seams.terms,
         on_gradients=_from(first - begin, seams.on_gradients),
         after_step=_from(first - begin, seams.after_step),
@@ -101,6 +119,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             "device": model.model.device.type,
         }
         | ({"teacher": reported} if reported else {})
+        | ({"written": written} if written else {})
         | ({"processes": context.processes.count} if context.processes.count > 1 else {}),
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from regraft.interfaces import Batch, EncodedQuestion, Positions, Reads
 
@@ -146,11 +146,16 @@ def _packed_choices(question: EncodedQuestion, reads: Reads, seed: int) -> Seque
 
 def move(batch: Batch, device: torch.device | str) -> Batch:
     """The batch with its tensors on `device`."""
-    tensors = {field.name: getattr(batch, field.name) for field in fields(batch) if field.name != "ids"}
-    return replace(
-        batch,
-        **{name: tensor.to(device, non_blocking=True) for name, tensor in tensors.items() if tensor is not None},
-    )
+    import torch
+
+    moved: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, torch.Tensor):
+            moved[field.name] = value.to(device, non_blocking=True)
+        elif isinstance(value, Batch):
+            moved[field.name] = move(value, device)
+    return replace(batch, **moved)
 
 
 def length_grouped(encoded: Sequence[EncodedQuestion], batch_size: int, generator_seed: int) -> list[list[int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from regraft.config.ranges import require
-from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,10 +27,12 @@ class CrossEntropy(Loss):
         require(there, "reads", self.reads, "gold or choices", "The right answer must be in the text.")
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return frozenset({"labels"})
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
         assert batch.answer is not None
         return answer_nll(batch, student, batch.answer)
 
@@ -44,12 +46,14 @@ def answer_nll(batch: Batch, outputs: ModelOutputs, answer: object) -> LossValue
         answer: (batch,) long; the choice of each question that counts.
     """
     import torch
+    from torch.nn.functional import cross_entropy
+
+    from regraft.distillation.vocabulary import summed
 
     assert isinstance(answer, torch.Tensor)
     counts = batch.option_choice == answer[batch.option_question]
     chosen = counts[batch.token_option]
     reads = torch.cat([batch.token_read[chosen], batch.context_read])
     targets = torch.cat([batch.token_id[chosen], batch.context_token])
-    logits = outputs.logits[reads].float()
-    total = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    total = summed(outputs, lambda z, part: cross_entropy(z, targets[part], reduction="none"), reads)
     return LossValue(total=total, count=len(targets))

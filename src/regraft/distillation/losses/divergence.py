@@ -1,10 +1,9 @@
-"""Forward KL divergence with an analytic gradient, in chunks.
+"""Forward KL divergence with an analytic gradient.
 
     KL(p || q) = sum_v p_v (log p_v - log q_v),   p = softmax(z_teacher / T),  q = softmax(z_student / T)
     d KL / d z_student = (q - p) / T
 
-The gradient is formed with the value, chunk by chunk, so no more than one chunk of float32 probabilities over the
-vocabulary is alive at a time.
+The gradient is formed with the value: no graph over the vocabulary is kept.
 """
 
 from __future__ import annotations
@@ -13,30 +12,31 @@ from typing import Any
 
 import torch
 
-CHUNK = 256
-"""Positions a chunk: 256 x 100,352 float32 are 103 MB."""
+
+def forward_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """(n,): KL(teacher || student) at each position, in float32 whatever the dtype of the logits.
+
+    Args:
+        student: (n, vocab) logits, with graph.
+        teacher: (n, vocab) logits, without.
+        temperature: T, above 0.
+    """
+    divergence: torch.Tensor = _ForwardKL.apply(student, teacher, temperature)
+    return divergence
 
 
-class ForwardKL(torch.autograd.Function):
-    """Sum over positions of KL(teacher || student), in float32 whatever the dtype of the logits."""
-
+class _ForwardKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        """Args are (positions, vocab), (positions, vocab) and a number; returns ()."""
-        total = student.new_zeros((), dtype=torch.float32)
-        gradient = torch.empty_like(student)
-        for start in range(0, len(student), CHUNK):
-            part = slice(start, start + CHUNK)
-            log_q = torch.log_softmax(student[part].float() / temperature, dim=-1)
-            log_p = torch.log_softmax(teacher[part].float() / temperature, dim=-1)
-            p = log_p.exp()
-            # 0 * -inf is nan, but the limit of p log p at 0 is 0
-            total += torch.where(p > 0, p * (log_p - log_q), 0.0).sum()
-            gradient[part] = ((log_q.exp() - p) / temperature).to(gradient.dtype)
-        ctx.save_for_backward(gradient)
-        return total
+        log_q = torch.log_softmax(student.float() / temperature, dim=-1)
+        log_p = torch.log_softmax(teacher.float() / temperature, dim=-1)
+        p = log_p.exp()
+        # 0 * -inf is nan, but the limit of p log p at 0 is 0
+        divergence = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(dim=-1)
+        ctx.save_for_backward(((log_q.exp() - p) / temperature).to(student.dtype))
+        return divergence
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
         (gradient,) = ctx.saved_tensors
-        return gradient * grad_outputs[0].to(gradient.dtype), None, None
+        return gradient * grad_outputs[0][:, None].to(gradient.dtype), None, None

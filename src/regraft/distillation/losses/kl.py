@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 
 from regraft.config.ranges import require
-from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +31,15 @@ class KL(Loss):
         require(0 < self.temperature < math.inf, "temperature", self.temperature, "a finite number above 0")
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return frozenset({"teacher_logits"})
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
-        from regraft.distillation.losses.divergence import ForwardKL
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
+        from regraft.distillation.losses.divergence import forward_kl
+        from regraft.distillation.vocabulary import summed
 
         assert teacher is not None
-        total = ForwardKL.apply(student.logits, teacher.logits, self.temperature)
+        total = summed(student, lambda z, part: forward_kl(z, teacher.logits_at(part), self.temperature))
         return LossValue(total=self.temperature**2 * total, count=len(batch.read))

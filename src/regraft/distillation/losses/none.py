@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +14,7 @@ class NoRecovery(Loss):
     trains = False
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return frozenset()
 
     @property
@@ -25,5 +25,7 @@ class NoRecovery(Loss):
     def positions(self) -> Positions:
         return "answer"
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
         raise AssertionError("the recover stage trains nothing with this loss")

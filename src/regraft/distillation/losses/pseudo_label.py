@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from regraft.distillation.losses.cross_entropy import answer_nll
-from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,12 @@ class PseudoLabel(Loss):
         return "choices"
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return frozenset({"teacher_logits"})
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
         assert teacher is not None
         return answer_nll(batch, student, self._preferred(batch, teacher))
 

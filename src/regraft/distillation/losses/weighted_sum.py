@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from regraft.config.ranges import ConfigError, require
-from regraft.interfaces import Batch, Loss, LossValue, ModelOutputs, Positions, Reads
+from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class WeightedSum(Loss):
                 raise ConfigError(f"terms: all must share one value of {key}, but {told}. Set them alike.")
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return frozenset().union(*(loss.needs for loss in self.terms.values()))
 
     @property
@@ -47,11 +47,13 @@ class WeightedSum(Loss):
     def positions(self) -> Positions:
         return next(iter(self.terms.values())).positions
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
         import torch
 
         total = torch.zeros((), device=student.logits.device)
         for name, loss in self.terms.items():
-            value = loss(batch, student, teacher)
+            value = loss(batch, student, teacher, moment)
             total = total + self.weights.get(name, 1.0) * value.total / value.count
         return LossValue(total=total * len(batch.ids), count=len(batch.ids))

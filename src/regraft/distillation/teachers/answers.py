@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from regraft.interfaces import Answers, Batch, LanguageModel, ModelOutputs, Teacher, TeacherContext
+from regraft.interfaces import Answers, Batch, LanguageModel, LossNeed, ModelOutputs, Teacher, TeacherContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 class OneModel(Teacher):
     """A teacher that is one model."""
+
+    writes = True
 
     @abstractmethod
     def model_name(self) -> str:
@@ -43,19 +45,33 @@ class OneModel(Teacher):
         teacher.model.to(student.model.device).eval()  # type: ignore[arg-type]
         return teacher
 
+    def writer(self, context: TeacherContext) -> LanguageModel:
+        return self.checked(context)
+
     def build(self, context: TeacherContext) -> Answers:
+        model = self.checked(context).model
+        context.report({"parameters": model.num_parameters()})
+        return Live(model, context.needs)
+
+
+class Live(Answers):
+    """A model in memory.
+
+    Args:
+        model: On the student's device.
+        needs: What is asked for besides logits.
+    """
+
+    def __init__(self, model: PreTrainedModel, needs: frozenset[LossNeed] = frozenset()) -> None:
+        self.model, self.needs = model, needs
+
+    def __call__(self, batch: Batch) -> ModelOutputs:
         import torch
 
         from regraft.models.forward import forward
 
-        model = self.checked(context).model
-        context.report({"parameters": model.num_parameters()})
-
-        def answer(batch: Batch) -> ModelOutputs:
-            with torch.no_grad():
-                return forward(model, batch)
-
-        return answer
+        with torch.no_grad():
+            return forward(self.model, batch, self.needs)
 
 
 def _vocabulary(model: PreTrainedModel) -> int:

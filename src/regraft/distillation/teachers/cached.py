@@ -16,14 +16,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from regraft.cache import digest
 from regraft.config.components import described
 from regraft.config.ranges import require
 from regraft.distillation.teachers.answers import OneModel
 from regraft.distillation.teachers.dense import Dense
-from regraft.interfaces import Answers, Batch, ModelOutputs, Teacher, TeacherContext
+from regraft.interfaces import Answers, Batch, Head, LanguageModel, LossNeed, ModelOutputs, Teacher, TeacherContext
 
 if TYPE_CHECKING:
     import torch
@@ -44,6 +44,10 @@ class Cached(Teacher):
     steps: that control needs the live teacher.
     """
 
+    gives: ClassVar[frozenset[LossNeed]] = frozenset({"teacher_logits"})
+    asks_before = True
+    writes = True
+
     teacher: OneModel = Dense()
     """Who is asked."""
     keep: Literal["hidden_states", "top_k"] = "hidden_states"
@@ -53,6 +57,9 @@ class Cached(Teacher):
 
     def __post_init__(self) -> None:
         require(self.k >= 1, "k", self.k, "at least 1")
+
+    def writer(self, context: TeacherContext) -> LanguageModel:
+        return self.teacher.writer(context)
 
     def build(self, context: TeacherContext) -> Answers:
         key = digest(
@@ -74,7 +81,7 @@ class Cached(Teacher):
         return _HiddenStates(folder, about) if self.keep == "hidden_states" else _TopK(folder, about)
 
 
-class _Kept:
+class _Kept(Answers):
     """The kept positions of the questions of a batch."""
 
     def __init__(self, folder: Path, about: dict[str, Any]) -> None:
@@ -102,15 +109,18 @@ class _HiddenStates(_Kept):
 
     def __call__(self, batch: Batch) -> ModelOutputs:
         """The head on the kept states, under whatever autocast the caller is in."""
-        import torch
+        from regraft.models.precision import computed_in
 
         device = batch.read.device
         self.head = {name: tensor.to(device) for name, tensor in self.head.items()}
-        with torch.no_grad():
-            states = self.tensors["hidden_states"][self.rows(batch)].to(device)
-            logits = torch.nn.functional.linear(states, self.head["weight"], self.head.get("bias"))
-            cap = self.about["softcap"]
-            return ModelOutputs(logits=logits if cap is None else torch.tanh(logits / cap) * cap)
+        weight = self.head["weight"]
+        head = Head(
+            weight=weight,
+            bias=self.head.get("bias"),
+            softcap=self.about["softcap"],
+            dtype=computed_in(weight),
+        )
+        return ModelOutputs(states=self.tensors["hidden_states"][self.rows(batch)].to(device), head=head)
 
 
 class _TopK(_Kept):
@@ -138,10 +148,10 @@ def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -
     spans: dict[str, tuple[int, int]] = {}
     for batch in context.questions():
         with torch.no_grad(), context.autocast():
-            hidden = forward(model, batch, hidden_states=True).hidden_states
-        assert hidden is not None
+            said = forward(model, batch).states
+        assert said is not None
         _span(spans, batch)
-        states.append(hidden[-1].cpu())
+        states.append(said.cpu())
     head = model.get_output_embeddings()
     kept = {"weight": head.weight} | ({} if getattr(head, "bias", None) is None else {"bias": head.bias})
     save_file({"hidden_states": torch.cat(states)}, folder / ANSWERS)

@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import require
 from regraft.interfaces import (
+    BEGINNING,
     Batch,
     Criterion,
     Kind,
     LanguageModel,
     Loss,
+    LossNeed,
     LossValue,
     ModelOutputs,
+    Moment,
     Positions,
     PruningContext,
     PruningNeed,
@@ -81,7 +84,7 @@ class Tempered(Loss):
     temperature: float
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return self.loss.needs
 
     @property
@@ -92,5 +95,7 @@ class Tempered(Loss):
     def positions(self) -> Positions:
         return self.loss.positions
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
-        return self.loss(batch, ModelOutputs(logits=student.logits / self.temperature), teacher)
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
+        return self.loss(batch, ModelOutputs(logits=student.logits / self.temperature), teacher, moment)

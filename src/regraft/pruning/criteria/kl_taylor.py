@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import (
+    BEGINNING,
     Batch,
     Criterion,
     Group,
     Kind,
     LanguageModel,
     Loss,
+    LossNeed,
     LossValue,
     ModelOutputs,
+    Moment,
     Positions,
     PruningContext,
     PruningNeed,
@@ -94,7 +97,7 @@ class Both(Loss):
     alpha: float
 
     @property
-    def needs(self) -> frozenset[str]:
+    def needs(self) -> frozenset[LossNeed]:
         return self.hard.needs | self.soft.needs
 
     @property
@@ -105,8 +108,10 @@ class Both(Loss):
     def positions(self) -> Positions:
         return self.hard.positions
 
-    def __call__(self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None) -> LossValue:
-        hard, soft = self.hard(batch, student, teacher), self.soft(batch, student, teacher)
+    def __call__(
+        self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
+    ) -> LossValue:
+        hard, soft = (each(batch, student, teacher, moment) for each in (self.hard, self.soft))
         total = (1 - self.alpha) * hard.total / hard.count + self.alpha * soft.total / soft.count
         return LossValue(total=total, count=1)
 

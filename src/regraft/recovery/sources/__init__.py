@@ -1,0 +1,1 @@
+"""Batch sources: what the recovery reads, one file each."""
