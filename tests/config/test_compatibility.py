@@ -12,7 +12,9 @@ from combinations import GROUPS, Combination, all_of, base, choices, components,
 
 from regraft.config.ranges import Incompatible
 from regraft.config.schema import RunConfig, load
+from regraft.distillation.teachers.several import Several
 from regraft.run import run
+from regraft.tasks.union import Union
 
 NEURONS, HEADS, HIDDEN, LAYERS, WEIGHTS, PATTERN = "mlp_neurons", "kv_groups", "hidden", "layers", "weights", "n_m"
 EVERY = {NEURONS, HEADS, HIDDEN, LAYERS, WEIGHTS, PATTERN}
@@ -36,6 +38,7 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 """Allocations that know how much goes before anything is scored."""
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
+SEVERAL = ("teacher=several", "+teacher@teacher.teachers.a=dense")
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -151,6 +154,12 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["schedule=rigl", "pruner=weights", "loss=none"], "loss=NoRecovery nothing trains"),
         (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
+        (["recovery=small_model_lora", "pipeline=generations"], "adapters leave them as they are drawn"),
+        (["teacher=ema", "loss=ce_kl", "recovery=small_model_lora"], "teacher=Ema averages the student's weights, and"),
+        (["teacher=ema", "loss=ce_kl", "runtime.shard=true"], "shard=true: must be false with teacher=Ema"),
+        (["teacher=ema", "teacher.start=dense"], "of whose shapes the student has lost mlp_neurons"),
+        ([*SEVERAL, "+teacher@teacher.teachers.b=ema", "runtime.shard=true"], "must be false with teacher=Ema"),
+        ([*SEVERAL, "teacher.weighting=by_task"], "answers by task (a), and the tasks are others: task=facts is one"),
     ],
 )
 def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: list[str], reason: str) -> None:
@@ -205,7 +214,27 @@ def quick(component: Any) -> Any:
         ["pruner/criterion=kl_taylor", "pruner.criterion.hard.reads=gold", "pruner.criterion.soft.reads=gold"],
         ["recovery=small_model_lora", "pipeline=from_scratch", "loss=none"],
         ["schedule=rigl", "pruner=weights", "pipeline=lottery_ticket"],
+        # a teacher that nobody asks
+        ["teacher=ema", "loss=ce", "recovery=small_model_lora"],
+        # the dense model's shapes are there
+        ["teacher=ema", "teacher.start=dense", "pruner=weights"],
+        ["teacher=ema", "teacher.start=dense", "sparsity=0"],
+        [*SEVERAL, "+teacher@teacher.teachers.b=cached", "+teacher.weights.b=2", "teacher.mean=geometric"],
     ],
 )
 def test_what_only_looks_like_it_is_let_through(overrides: list[str]) -> None:
     load(composed(*overrides))
+
+
+def test_each_task_of_a_union_wants_a_teacher_of_its_name(whole: RunConfig) -> None:
+    union = Union(tasks={"a": whole.task, "b": whole.task})
+
+    def by_task(*names: str) -> Several:
+        return Several(teachers=dict.fromkeys(names, whole.teacher), weighting="by_task")
+
+    for names in (("a", "b"), ("a", "b", "more")):
+        put_together(whole, {"task": union, "teacher": by_task(*names)})
+    with pytest.raises(
+        Incompatible, match=r"answers by task \(a, c\), and the tasks are others: a, b\. Choose task=union"
+    ):
+        put_together(whole, {"task": union, "teacher": by_task("a", "c")})

@@ -12,6 +12,7 @@ from regraft.cache import Cache
 from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.kl import KL
 from regraft.distillation.teachers.cached import Cached
+from regraft.distillation.teachers.ema import Ema
 from regraft.distillation.teachers.other import Other
 from regraft.distillation.teachers.previous import Previous
 from regraft.distillation.teachers.several import Mean, Several
@@ -159,6 +160,8 @@ def test_each_of_them_may_be_kept_in_the_cache(cache: Cache) -> None:
     assert {type(member).__name__ for member in kept.members()} == {"Several", "Cached", "Other"}
     with pytest.raises(ConfigError, match="teacher=Several: must be one model .* choose teacher=several with cached"):
         Cached(teacher=live)
+    with pytest.raises(ConfigError, match="teacher=Ema: must be one model whose weights are known before the training"):
+        Cached(teacher=Ema())
 
 
 def test_the_previous_model_teaches_live_and_from_the_cache(cache: Cache) -> None:
