@@ -8,11 +8,11 @@ weights, so nothing is fetched. "Reading its weights once" is one pass over all 
 leaves alone as well, that takes every weight as the float32 number that it stands for: the sum of |w|, by torch, in
 blocks that stay in the processor's cache. The limit is meant by this reading, by the wall clock and by the processor's
 time. For comparison the sum of all bytes as integers is printed too: as fast as memory hands them over, but it asks
-nothing of a weight as a number. Pruning also writes what is left of the matrices to new memory, which no reading does.
+nothing of a weight as a number. Pruning also writes what is left of the matrices, which no reading does.
 
 All take turns, round by round, so that whatever else the machine does falls on all alike; the ratios are of the
-medians, the spread is from the fastest round to the slowest. A round prunes a model of its own whose tensors are the
-first model's: what is cut is new, and the first stays whole.
+medians, the spread is from the fastest round to the slowest. A round prunes a copy of the model that nobody else
+holds, as a run does: so memory of what was cut can take up what is left of the next matrix. Both models must fit.
 """
 
 from __future__ import annotations
@@ -122,9 +122,8 @@ def touch(model: PreTrainedModel) -> int:
 
 
 def pruning(model: PreTrainedModel, structure: Structure) -> Callable[[], object]:
-    """What prunes half of the units of a model that shares `model`'s tensors."""
-    shared = {id(parameter): parameter for parameter in model.parameters()}
-    smaller = LanguageModel(model=copy.deepcopy(model, dict(shared)), tokenizer=None)  # type: ignore[arg-type]
+    """What prunes half of the units of a copy of `model`."""
+    smaller = LanguageModel(model=copy.deepcopy(model), tokenizer=None)  # type: ignore[arg-type]
     pruner = Pruner(criterion=L2(), structure=structure, allocation=Layerwise())
     context = PruningContext(generator=torch.Generator())
     dense = pruner.left(smaller)
