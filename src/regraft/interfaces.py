@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -139,6 +139,14 @@ class LanguageModel:
     weights that are gone are zero, and whoever changes weights keeps them so."""
 
     @property
+    def vocabulary(self) -> int:
+        """Logits that mean a token: one more than the largest number that the tokenizer gives to one.
+
+        Heads may have more, up to a round size, and those say nothing.
+        """
+        return 1 + max(self.tokenizer.get_vocab().values())
+
+    @property
     def pad_token_id(self) -> int:
         """The token that fills up rows; no position attends to it."""
         pad = self.tokenizer.pad_token_id
@@ -241,6 +249,13 @@ class Head:
 
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
+    def within(self, vocabulary: int) -> Head:
+        """The map to the first `vocabulary` logits."""
+        if len(self.weight) <= vocabulary:
+            return self
+        bias = None if self.bias is None else self.bias[:vocabulary]
+        return replace(self, weight=self.weight[:vocabulary], bias=bias)
+
 
 class ModelOutputs:
     """What a model says at the positions that a batch reads.
@@ -297,6 +312,15 @@ class ModelOutputs:
         if self.head is None or self.states is None or "logits" in vars(self):
             return self.logits[rows]
         return self.head(self.states[rows])
+
+    def within(self, vocabulary: int) -> ModelOutputs:
+        """The same, of the first `vocabulary` tokens alone: the logits beyond enter no softmax."""
+        parts = self.parts()
+        if self.head is None:
+            parts["logits"] = self.logits[:, :vocabulary]
+        else:
+            parts["head"] = self.head.within(vocabulary)
+        return ModelOutputs(**parts)
 
     def after(self, layer: int) -> ModelOutputs:
         """What it would say if its layers ended after `layer` of them: its hidden states there, normed, into the head.
@@ -782,6 +806,8 @@ class Loss(Component, ABC):
     trains: ClassVar[bool] = True
     learning: ClassVar[bool] = False
     """Whether `learns` makes something."""
+    uses_seed: ClassVar[bool] = False
+    """Whether it draws: what it says of the same outputs depends on the moment."""
 
     @property
     @abstractmethod

@@ -126,6 +126,10 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             "pruner.criterion.loss=NoRecovery: must be",
         ),
         (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=sampled_kl"],
+            "pruner.criterion.loss=SampledKL: must be a loss without chance",
+        ),
+        (
             [
                 *("pruner/criterion=kl_taylor", "loss@pruner.criterion.hard=none", "~pruner.criterion.hard.reads"),
                 "pruner.criterion.soft.reads=question",

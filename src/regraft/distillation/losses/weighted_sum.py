@@ -52,7 +52,7 @@ class WeightedSum(Loss):
     ) -> LossValue:
         import torch
 
-        total = torch.zeros((), device=student.logits.device)
+        total = torch.zeros((), device=batch.read.device)
         for name, loss in self.terms.items():
             value = loss(batch, student, teacher, moment)
             total = total + self.weights.get(name, 1.0) * value.total / value.count
