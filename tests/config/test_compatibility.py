@@ -189,6 +189,17 @@ def test_what_is_let_through_runs(
         assert 0.3 < sum(gone) / sum(dense) < 0.7, f"{combination}: {gone} of {dense}"
 
 
+@pytest.mark.parametrize("loss", sorted(set(choices("loss")) - {combination[-1] for combination in COVERING}))
+def test_every_loss_recovers(
+    loss: str, parts: dict[str, dict[str, Any]], whole: RunConfig, cache: Path, tmp_path: Path
+) -> None:
+    """Those that no composition above holds."""
+    runtime = dataclasses.replace(whole.runtime, cache=str(cache))
+    config = dataclasses.replace(put_together(whole, {"loss": parts["loss"][loss]}), runtime=runtime)
+    record = run(config, tmp_path, {"seed": 0, "sparsity": config.sparsity}, {}, "combinations")
+    assert record.status == "finished", record.error
+
+
 def quick(component: Any) -> Any:
     """The same components with as little work as they can do."""
     if isinstance(component, dict):

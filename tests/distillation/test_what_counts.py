@@ -1,21 +1,15 @@
-"""Of every loss that can be chosen: which positions move it."""
+"""Of every loss that can be chosen and is about answers: which positions move it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from architectures import tiny_model
-from omegaconf import OmegaConf
+from combinations import components
 
-from regraft.__main__ import conf
-from regraft.distillation.losses.cross_entropy import CrossEntropy
-from regraft.distillation.losses.kl import KL
-from regraft.distillation.losses.weighted_sum import WeightedSum
 from regraft.interfaces import Batch, EncodedQuestion, Loss, LossValue, Moment
 from regraft.models.forward import forward
 from regraft.tasks.packing import pack
@@ -28,21 +22,7 @@ QUESTIONS = [
 PAD = 0
 
 
-def losses() -> dict[str, Loss]:
-    """Each YAML of the group with the defaults of its class."""
-    found = {}
-    for path in sorted((Path(conf()) / "loss").glob("*.yaml")):
-        module, name = str(OmegaConf.load(path)["_target_"]).rsplit(".", 1)
-        chosen: Any = getattr(import_module(module), name)
-        made = (
-            WeightedSum(terms={"ce": CrossEntropy(reads="choices"), "kl": KL()}) if chosen is WeightedSum else chosen()
-        )
-        if made.trains:
-            found[path.stem] = made
-    return found
-
-
-LOSSES = losses()
+LOSSES = {name: loss for name, loss in components("loss").items() if loss.trains and loss.positions == "answer"}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +77,6 @@ def test_padding_says_nothing(name: str, models: tuple[Any, Any]) -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_neither_padding_nor_the_question_enters_the_mean(name: str, models: tuple[Any, Any]) -> None:
     loss = LOSSES[name]
-    assert loss.positions == "answer"
     batch = packed(loss)
     _, gradient = said(loss, batch, models)
     for row, question in enumerate(QUESTIONS):

@@ -36,7 +36,12 @@ def reverse_kl(student: torch.Tensor, teacher: torch.Tensor, temperature: float 
 
 def log_probabilities(logits: torch.Tensor, temperature: float) -> torch.Tensor:
     """(n, vocab) in float32."""
-    return torch.log_softmax(logits.float() / temperature, dim=-1)
+    return torch.log_softmax(_divided(logits.float(), temperature), dim=-1)
+
+
+def _divided(tensor: torch.Tensor, temperature: float) -> torch.Tensor:
+    """By the temperature; itself where that changes nothing."""
+    return tensor if temperature == 1 else tensor / temperature
 
 
 def log_mixture(log_p: torch.Tensor, log_q: torch.Tensor, share: float) -> torch.Tensor:
@@ -54,12 +59,11 @@ def kl(log_p: torch.Tensor, log_q: torch.Tensor) -> torch.Tensor:
 class _ForwardKL(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
-        log_q = torch.log_softmax(student.float() / temperature, dim=-1)
-        log_p = torch.log_softmax(teacher.float() / temperature, dim=-1)
+        log_q, log_p = log_probabilities(student, temperature), log_probabilities(teacher, temperature)
         p = log_p.exp()
-        # 0 * -inf is nan, but the limit of p log p at 0 is 0
-        divergence = torch.where(p > 0, p * (log_p - log_q), 0.0).sum(dim=-1)
-        ctx.save_for_backward(((log_q.exp() - p) / temperature).to(student.dtype))
+        # in place: each tensor is as large as the logits; and 0 * -inf is nan, but the limit of p log p at 0 is 0
+        divergence = log_p.sub_(log_q).mul_(p).masked_fill_(p == 0, 0.0).sum(dim=-1)
+        ctx.save_for_backward(_divided(log_q.exp_().sub_(p), temperature).to(student.dtype))
         return divergence
 
     @staticmethod
