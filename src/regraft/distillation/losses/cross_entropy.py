@@ -8,9 +8,13 @@ over the tokens t of the right answer, and with `positions=all` over those of th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from regraft.config.ranges import require
 from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,7 @@ class CrossEntropy(Loss):
         return answer_nll(batch, student, batch.answer)
 
 
-def answer_nll(batch: Batch, outputs: ModelOutputs, answer: object) -> LossValue:
+def answer_nll(batch: Batch, outputs: ModelOutputs, answer: torch.Tensor) -> LossValue:
     """Summed negative log-likelihood of the tokens of one choice a question, and of the question's if they are read.
 
     Args:
@@ -50,10 +54,14 @@ def answer_nll(batch: Batch, outputs: ModelOutputs, answer: object) -> LossValue
 
     from regraft.distillation.vocabulary import summed
 
-    assert isinstance(answer, torch.Tensor)
-    counts = batch.option_choice == answer[batch.option_question]
-    chosen = counts[batch.token_option]
+    chosen = tokens_of(batch, answer)
     reads = torch.cat([batch.token_read[chosen], batch.context_read])
     targets = torch.cat([batch.token_id[chosen], batch.context_token])
     total = summed(outputs, lambda z, part: cross_entropy(z, targets[part], reduction="none"), reads)
     return LossValue(total=total, count=len(targets))
+
+
+def tokens_of(batch: Batch, answer: torch.Tensor) -> torch.Tensor:
+    """(tokens,) bool; whether each answer token belongs to the choice of its question in `answer`, (batch,) long."""
+    counts = batch.option_choice == answer[batch.option_question]
+    return counts[batch.token_option]
