@@ -10,6 +10,7 @@ import pytest
 import torch
 from architectures import tiny_model
 
+from regraft.config.components import Allowed, build
 from regraft.config.ranges import ConfigError, Incompatible
 from regraft.distillation.losses.compare import Compare
 from regraft.distillation.losses.cross_entropy import CrossEntropy
@@ -225,3 +226,10 @@ def test_a_temperature_is_for_what_is_soft() -> None:
         Compare(target="teacher", temperature=2.0)
     with pytest.raises(ConfigError, match="temperature=0.0: must be a finite number above 0"):
         Compare(temperature=0.0)
+
+
+def test_a_grid_can_leave_refused_cells_out() -> None:
+    """What a component refuses as incompatible stays that through the config."""
+    node = {"_target_": "regraft.distillation.losses.compare.Compare", "target": "gold", "over": "vocabulary"}
+    with pytest.raises(Incompatible, match=r"loss\.at=every_choice: must be right_choice"):
+        build(node, "loss", Allowed())
