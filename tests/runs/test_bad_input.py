@@ -9,6 +9,7 @@ import pytest
 from conftest import BRIEF, records
 
 from analysis import status
+from regraft.records import Manifest
 
 CASES = [
     (["sparsity=1.5"], "sparsity=1.5: must be a number in [0, 1)."),
@@ -60,6 +61,17 @@ def test_what_another_version_wrote_is_left_as_it_is(regraft, tmp_path: Path) ->
     result = regraft("-m", *run)
     assert result.returncode == 1 and "manifest.json: schema_version=9" in result.stderr
     assert manifest.read_text() == '{"schema_version": 9}' and not list(record.parents[1].glob("*/record.json"))
+
+
+def test_a_run_without_a_sweep_is_single_and_not_stray(regraft, tmp_path: Path) -> None:
+    assert regraft("loss=none", "sweep=mine", *BRIEF).returncode == 0
+    folder = tmp_path / "multirun" / "mine"
+    assert "0 runs asked for by 0 launches: 1 single" in status.told([folder])[0]
+    assert regraft("-m", "loss=none", "sparsity=0.25", "sweep=mine", *BRIEF).returncode == 0
+    (name,) = {path.parent.name for path in folder.glob("*/record.json")} - set(Manifest.load(folder).runs)
+    told = status.told([folder])
+    assert "1 runs asked for by 1 launches: 1 finished, 1 single" in told[0]
+    assert f"  {name}  finished" in told
 
 
 def test_half_a_record_is_no_result(regraft, tmp_path: Path) -> None:
