@@ -40,6 +40,8 @@ class Axis:
 
 
 SPARSITIES = ("target", "block", "model", "retention")
+AS_COLUMNS = {"sparsity": "target", "target_sparsity": "target", "block_sparsity": "block", "model_sparsity": "model"}
+"""Column of the tidy table -> the axis that shows it."""
 NUMBERS = {"recovery_questions": "Recovery questions", "teacher_parameters": "Parameters of the teacher"}
 """Columns that are numbers -> label; their axes are logarithmic."""
 
@@ -48,10 +50,12 @@ def axis(name: str, structures: set[str]) -> Axis:
     """The x-axis called `name`.
 
     Args:
-        name: `target`, `block` or `model` sparsity, `retention` (share of the pruned units that is left), a column
-            with numbers (`recovery_questions`, `teacher_parameters`), a metric, or a dotted config key with numbers.
+        name: `target`, `block` or `model` sparsity, also by the name of its column (`block_sparsity`), `retention`
+            (share of the pruned units that is left), a column with numbers (`recovery_questions`,
+            `teacher_parameters`), a metric, or a dotted config key with numbers.
         structures: What was pruned, for the label.
     """
+    name = AS_COLUMNS.get(name, name)
     if name in SPARSITIES:
         units = names.units(structures)
         labels = {
