@@ -82,6 +82,7 @@ KNOWN = {
             inverse_of="tokens_per_second",
             factor=1000.0,
         ),
+        Metric(name="milliseconds_per_new_token", label="Time of a new token", unit="ms", higher=False, asked=False),
     )
 }
 CLOCKED = ("tokens_per_second", "milliseconds_per_token", "milliseconds_per_new_token")

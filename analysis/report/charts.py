@@ -31,7 +31,7 @@ from analysis.metrics import CLOCKED, KNOWN, Metric, metric
 from analysis.report.accounts import few
 from regraft.records import TRAINING
 
-COSTS = ("parameters", "bytes", "macs_per_token", "milliseconds_per_token")
+COSTS = ("parameters", "bytes", "macs_per_token", "milliseconds_per_token", "milliseconds_per_new_token")
 """Metrics that are axes too, since less of them is what pruning is for."""
 STEPS = 120
 """Points of a training curve of which there are few; longer trainings are averaged over neighbouring steps."""

@@ -14,7 +14,13 @@ import pandas
 from regraft.records import PREDICTIONS, TRAINING, Record, Row, StageRecord
 
 CHOICES = 5
-WITHOUT_QUESTIONS = ("parameters", "non_embedding_parameters", "bytes", "macs_per_token")
+WITHOUT_QUESTIONS = (
+    "parameters",
+    "non_embedding_parameters",
+    "bytes",
+    "macs_per_token",
+    "milliseconds_per_new_token",
+)
 
 
 def digest(*parts: object) -> str:
