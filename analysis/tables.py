@@ -216,6 +216,10 @@ def _notes(summary: pandas.DataFrame, most: int, found: Points) -> list[str]:
         notes.append(
             "Brackets: 95 % interval over the questions (Wilson), of this one model; nothing is known of seeds."
         )
+    idle = found.table[(found.table["sparsity"] > 0) & (found.table["block_sparsity"] == 0)]
+    if len(idle):
+        asked = ", ".join(map(names.spaced, sorted(set(idle["sparsity"]))))
+        notes.append(f"Nothing was removed from {len(idle):,} of the runs at {asked}: that rounds to no unit.")
     if found.metric == ACCURACY and not found.pooled:
         notes.append(BOLD)
     return notes

@@ -353,3 +353,12 @@ def test_methods_are_written_as_their_papers_write_them(tmp_path: Path) -> None:
     assert names.value("structure", "n_m") == "N:M"
     assert names.value("allocation", "per_layer") == "per layer"
     assert names.value("loss", "kl") == "KL"
+
+
+def test_a_share_that_rounded_to_no_unit_is_told(tmp_path: Path) -> None:
+    for sparsity, removed in ((0.0, 0.0), (0.1, 0.0), (0.5, 0.5)):
+        made = sweeps.record(sparsity=sparsity)
+        rows = [replace(row, block_sparsity=removed if row.stage_index == 4 else 0.0) for row in made.rows]
+        sweeps.save(replace(made, rows=rows), tmp_path / "study")
+    told = [note for note in table(tmp_path / "study").notes if "othing was removed" in note]
+    assert told == ["Nothing was removed from 1 of the runs at 10 %: that rounds to no unit."]

@@ -19,7 +19,7 @@ from regraft.records import SCORES
 from regraft.stages.calibration import Questions
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import units, weights
-from regraft.stages.outcome import Outcome
+from regraft.stages.outcome import WARNINGS, Outcome
 from regraft.stages.plan import PlannedStage
 
 BINS = 32
@@ -52,16 +52,21 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         ),
     )
     left = pruner.left(model)
+    removed = {name: [before - there for before, there in zip(dense[name], left[name], strict=True)] for name in dense}
+    # a budget may leave the model as it is, and says what it reached
+    idle = [] if "budget" in told else [name for name, gone in removed.items() if not any(gone)]
+    warnings = [_told_idle(stage.target_sparsity, name, max(dense[name])) for name in idle]
     return Outcome(
         fingerprints={"model_in": entered, "units": units(model)},
-        details={
-            "removed": {
-                name: [before - there for before, there in zip(dense[name], left[name], strict=True)] for name in dense
-            },
-            "dense": dense,
-            **told,
-        },
+        details={"removed": removed, "dense": dense, **({WARNINGS: warnings} if warnings else {}), **told},
         tables={SCORES: pandas.concat(list(map(_histogram, groups)))},
+    )
+
+
+def _told_idle(sparsity: float, structure: str, most: int) -> str:
+    return (
+        f"sparsity={sparsity:g} removed nothing: of {structure}, at most {most} units a group, it rounds to none. "
+        f"Choose {1 / most:.2g}, a share of one unit, or more."
     )
 
 
