@@ -9,6 +9,7 @@ import pytest
 from conftest import BRIEF, records
 
 from analysis import status
+from regraft.__main__ import conf
 from regraft.records import Manifest
 
 CASES = [
@@ -18,6 +19,11 @@ CASES = [
     (["loss=kll"], "Could not find 'loss/kll'"),
     (["loss=kll"], "kl"),  # what is allowed
     (["los=kl"], "los"),
+    (["pruner=combined", "pruner.shuffled=true"], "pruner.shuffled: no such key with the choices that are made."),
+    (["pruner=combined", "pruner.shuffled=true"], "regraft pruner=combined --cfg job --package pruner"),
+    (["-m", "pruner=combined", "pruner.shuffled=true,false"], "regraft pruner=combined --cfg job --package pruner"),
+    (["+pruner.shuffled=true", "pruner=combined"], "pruner.shuffled: no such key; Combined has parts, budget."),
+    (["sparsty=0.5"], "sparsty: no such key"),
     (["loss.temperature=0"], "loss.temperature=0.0: must be a finite number above 0."),
     (["loss._target_=os.system"], "loss._target_=os.system: must be a component of regraft"),
     (["loss._target_=regraft.cache.shutil.rmtree"], "loss._target_=regraft.cache.shutil.rmtree: must"),
@@ -144,6 +150,10 @@ def test_help_and_errors_come_without_torch(regraft) -> None:
     told = regraft("--help", PYTHONPROFILEIMPORTTIME="1")
     assert told.returncode == 0
     assert "loss: ce, ce_kl, kl, none, pseudo_label" in told.stdout
+    for group in ("launcher", "sweeper"):
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"hydra/{group}: ")]
+        own = {path.stem for path in (Path(conf()) / "hydra" / group).glob("*.yaml")}
+        assert own and own <= set(line.partition(": ")[2].split(", "))
     wrong = regraft("sparsity=2", PYTHONPROFILEIMPORTTIME="1")
     for result in (told, wrong):
         assert "pydantic" in result.stderr and "torch" not in result.stderr and "pandas" not in result.stderr
