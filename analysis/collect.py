@@ -23,6 +23,7 @@ CHOICES = {
     "criterion": "pruner/criterion",
     "structure": "pruner/structure",
     "allocation": "pruner/allocation",
+    "budget": "pruner/budget",
     "schedule": "schedule",
     "loss": "loss",
     "teacher": "teacher",
@@ -31,6 +32,8 @@ CHOICES = {
 }
 """Column -> config group whose chosen YAML it holds."""
 
+TOLD = {"pruner.shuffled": False, "pruner.budget.at_most": None}
+"""Config keys that `variant` tells of any run in which they have another value than this, be it that of all runs."""
 OWN_COLUMN = ("seed", "sparsity", "task.train_size", "task.subset")
 """Config keys that have a column of their own."""
 EXPLAINED = {"teacher_parameters": "teacher"}
@@ -51,7 +54,7 @@ RUN_COLUMNS = {
     "subset": "int; the draw of recovery questions, empty for the first ones",
     "recovery_questions": "int; recovery questions there were; empty if the dense model was not asked them",
     "teacher_parameters": "int; size of the model whose answers recovery followed; empty where it followed none",
-    "variant": "str; settings in which runs with equal choices differ, as key=value; empty if there are none",
+    "variant": "str; settings in which runs with equal choices differ, and those of controls, as key=value; or empty",
     "sparsity": f"float; the run's requested share of units to remove, rounded to {DIGITS} digits",
     "model_in": "str; digest of the weights that entered the first prune stage",
     "units": "str; digest of the units removed, over all prune stages",
@@ -124,7 +127,9 @@ class Run:
         """The chosen YAML of the column's group; of a combined pruner those of its parts."""
         group, choices = CHOICES[column], self.record.choices
         parts = {chosen for key, chosen in choices.items() if key.startswith(f"{group}@pruner.parts.")}
-        return choices.get(group) or " + ".join(sorted(parts))
+        # records of before there were budgets name none
+        unnamed = "units" if column == "budget" and choices else ""
+        return choices.get(group) or " + ".join(sorted(parts)) or unnamed
 
     @property
     def last_evaluation(self) -> StageRecord | None:
@@ -454,6 +459,8 @@ def _plain(value: object) -> str | float:
 def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:
     """For each run the settings in which runs of the same choices differ, beyond what has a column of its own.
 
+    And those of `TOLD`: a control must not look like what it is the control of.
+
     Args:
         runs: The runs.
         explained: Further keys that have one; all below them too.
@@ -474,7 +481,11 @@ def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:
             for key in values
             if key not in OWN_COLUMN
             and not any(under(key, other) for other in explained)
-            and (len(values[key]) > 1 or counts[key] < len(positions))
+            and (
+                len(values[key]) > 1
+                or counts[key] < len(positions)
+                or (key in TOLD and values[key] != {repr(TOLD[key])})
+            )
         )
         for position in positions if varying else ():
             own = runs[position].settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +18,13 @@ from regraft.records import Row, StageRecord
 
 FACETS = ("criterion", "structure", "model", "task", "preparation")
 """Columns that get a panel of their own where they vary; the first always does."""
-LINES = ("loss", "allocation", "schedule", "teacher", "recovery", "pipeline", "train_size", "subset", "variant")
+LINES = (
+    *("loss", "allocation", "budget", "schedule", "teacher", "recovery", "pipeline"),
+    *("train_size", "subset", "variant"),
+)
 """Columns that get a line of their own where they vary; the first, which colour tells, always does."""
+USUAL = {"budget": {"", "units"}, "variant": {""}}
+"""Column -> values that need no word where all runs have them."""
 EXPLAINS = {"recovery_questions": ("train_size",), "teacher_parameters": ("teacher",)}
 """Column of the x-axis -> columns that say the same in other words."""
 
@@ -46,7 +51,7 @@ NUMBERS = {"recovery_questions": "Recovery questions", "teacher_parameters": "Pa
 """Columns that are numbers -> label; their axes are logarithmic."""
 
 
-def axis(name: str, structures: set[str]) -> Axis:
+def axis(name: str, structures: set[str], budgets: Set[str] = frozenset()) -> Axis:
     """The x-axis called `name`.
 
     Args:
@@ -54,12 +59,13 @@ def axis(name: str, structures: set[str]) -> Axis:
             (share of the pruned units that is left), a column with numbers (`recovery_questions`,
             `teacher_parameters`), a metric, or a dotted config key with numbers.
         structures: What was pruned, for the label.
+        budgets: Of what sparsity was asked for, if not of that.
     """
     name = AS_COLUMNS.get(name, name)
     if name in SPARSITIES:
         units = names.units(structures)
         labels = {
-            "target": f"Requested share of {units} removed (%)",
+            "target": f"Requested share of {names.units(structures, budgets)} removed (%)",
             "block": f"Share of {units} removed (%)",
             "model": "Share of all parameters removed (%)",
             "retention": f"Share of {units} kept (%)",
@@ -149,7 +155,7 @@ def points(
             nothing that is known.
     """
     asked = [*(facets or ()), *([colour] if colour else ()), *lines, *pool]
-    where = axis(x, set(collection.run_table["structure"]))
+    where = axis(x, *(set(collection.run_table[column]) for column in ("structure", "budget")))
     for column in asked:
         if asked.count(column) > 1 or column == where.swept:
             roles = "given two roles" if column != where.swept else f"varied along the x-axis {x}"
@@ -196,7 +202,7 @@ def points(
     first = colour or next(column for column in LINES if column not in {*told, *chosen, *lines[1:]})
     others = [*FACETS, *LINES, *(() if where.swept == "sparsity" else ("sparsity",))]
     rest = [column for column in others if column not in {first, *chosen, *lines, *told}]
-    lines = [*dict.fromkeys([first, *lines]), *(column for column in rest if differ(table, column))]
+    lines = [*dict.fromkeys([first, *lines]), *(column for column in rest if shown(table, column))]
     if pool:
         table, left_out = _whole(table, [*chosen, *lines, where.swept], pool)
         gaps += left_out
@@ -215,6 +221,11 @@ def main_axis(collection: Collection) -> str:
 def differ(table: pandas.DataFrame, column: str) -> bool:
     """Whether a column has more than one value; a gap is a value."""
     return bool(table[column].nunique(dropna=False) > 1)
+
+
+def shown(table: pandas.DataFrame, column: str) -> bool:
+    """Whether a column is to be told: it has more than one value, or one that must not go without saying."""
+    return differ(table, column) or bool(set(table[column]) - USUAL.get(column, set(table[column])))
 
 
 def varying(table: pandas.DataFrame, columns: Sequence[str]) -> list[str]:

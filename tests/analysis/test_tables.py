@@ -362,3 +362,29 @@ def test_a_share_that_rounded_to_no_unit_is_told(tmp_path: Path) -> None:
         sweeps.save(replace(made, rows=rows), tmp_path / "study")
     told = [note for note in table(tmp_path / "study").notes if "othing was removed" in note]
     assert told == ["Nothing was removed from 1 of the runs at 10 %: that rounds to no unit."]
+
+
+@pytest.mark.parametrize("shuffled", [(True,), (False, True)])
+def test_a_shuffled_run_is_never_without_its_name(tmp_path: Path, shuffled: Sequence[bool]) -> None:
+    for each in shuffled:
+        sweeps.save(sweeps.record(accuracy=0.6 - 0.1 * each, pruner_settings={"shuffled": each}), tmp_path / "study")
+    made = table(tmp_path / "study")
+    told = {line[made.header.index("variant")].text for line in made.body if not line[0].text.startswith("dense")}
+    assert told == {f"pruner.shuffled={each}" for each in shuffled}
+    # what has a role of its own is not told twice
+    assert "variant" not in points(collect([tmp_path / "study"]), lines=["pruner.shuffled"]).lines
+    sweeps.save(sweeps.record(pruner_settings={"shuffled": False}), tmp_path / "plain")
+    assert "variant" not in table(tmp_path / "plain").header
+
+
+@pytest.mark.parametrize(
+    ("budget", "counted"), [("parameters", "parameters"), ("macs", "MACs"), ("latency", "a token's time")]
+)
+def test_a_budget_is_never_without_its_name(tmp_path: Path, budget: str, counted: str) -> None:
+    made = sweeps.record()
+    sweeps.save(replace(made, choices=made.choices | {"pruner/budget": budget}), tmp_path / "study")
+    found = table(tmp_path / "study")
+    assert found.body[0][found.header.index("budget")].text == budget
+    assert f"by requested share of {counted} removed" in found.title
+    sweeps.save(made, tmp_path / "plain")
+    assert "budget" not in table(tmp_path / "plain").header
