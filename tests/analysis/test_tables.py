@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import runpy
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -388,3 +389,19 @@ def test_a_budget_is_never_without_its_name(tmp_path: Path, budget: str, counted
     assert f"by requested share of {counted} removed" in found.title
     sweeps.save(made, tmp_path / "plain")
     assert "budget" not in table(tmp_path / "plain").header
+
+
+def test_the_docs_table_puts_no_control_into_the_line_of_its_criterion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for accuracy, shuffled, budget in ((0.9, False, "units"), (0.5, True, "units"), (0.7, False, "macs")):
+        made = sweeps.record(loss="none", accuracy=accuracy, pruner_settings={"shuffled": shuffled})
+        made = replace(made, run_id=f"{budget}{shuffled}", choices=made.choices | {"pruner/budget": budget})
+        sweeps.save(made, tmp_path / "study")
+    runpy.run_path(str(Path(__file__).parents[2] / "docs" / "pruning" / "table.py"))["main"]([str(tmp_path / "study")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "| L2, budget macs | 70.0 |",
+        "| L2, pruner.shuffled=False | 90.0 |",
+        "| L2, pruner.shuffled=True | 50.0 |",
+    ]
