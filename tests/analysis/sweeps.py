@@ -20,6 +20,7 @@ WITHOUT_QUESTIONS = (
     "bytes",
     "macs_per_token",
     "milliseconds_per_new_token",
+    "speedup_of_new_token",
 )
 
 

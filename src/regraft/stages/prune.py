@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             length=functools.cache(lambda: context.length(model)),
             is_last=stage.target_sparsity >= context.config.sparsity,
             report=told.update,
-            once=lambda name, measure: _once(context, stage, name, measure),
+            once=lambda name, measure: _once(context, stage.key, name, measure),
+            once_of_dense=lambda name, measure: _once(context, _dense_here(context), name, measure),
         ),
     )
     left = pruner.left(model)
@@ -70,13 +72,19 @@ def _told_idle(sparsity: float, structure: str, most: int) -> str:
     )
 
 
-def _once(context: Context, stage: PlannedStage, name: str, measure: Callable[[], Any]) -> Any:
-    """What was measured for this stage under this name, before now or now."""
+def _dense_here(context: Context) -> str:
+    """The dense model on this machine: a cache may be shared by several."""
+    assert context.dense is not None, "the pipeline starts with prepare"
+    return digest([context.dense.key, platform.node()])
+
+
+def _once(context: Context, key: str, name: str, measure: Callable[[], Any]) -> Any:
+    """What was measured of this under this name, before now or now."""
 
     def make(folder: Path) -> None:
         (folder / MEASURED).write_text(json.dumps(measure()), encoding="utf-8")
 
-    entry = context.cache.entry(context.kind("measured"), digest([stage.key, name]), make)
+    entry = context.cache.entry(context.kind("measured"), digest([key, name]), make)
     return json.loads((entry / MEASURED).read_text(encoding="utf-8"))
 
 
