@@ -260,7 +260,7 @@ def test_a_load_on_the_machine_is_no_speedup(monkeypatch: pytest.MonkeyPatch) ->
     large, small = models
     exact = small.num_parameters() / large.num_parameters()
     apart = milliseconds_per_token(small, 5) / milliseconds_per_token(large, 5)
-    assert time_beside(small, large, 5) == pytest.approx(exact / 0.99)
+    assert time_beside(small, large, 5) == pytest.approx(exact, rel=0.02)
     assert abs(apart / exact - 1) > 0.1
 
 

@@ -23,9 +23,9 @@ class Latency(Cost):
 
     Batch 1, with the keys and values of a context as long as a mean evaluation question in the cache; the median of
     `repeats` tokens, in the dtype of the weights. The dense model is measured once on a machine, which must then be as
-    quiet as it will be. Copies of the model are cut, and a token of each is timed beside one of the dense model: the
-    median of their ratios counts, which a load on the machine leaves as it is. What was measured is kept with the
-    stage: it is not measured again when the model is made again.
+    quiet as it will be. Copies of the model are cut, and tokens of each are timed in turn with tokens of the dense
+    model: the ratio of the fastest counts, which a load on the machine changes least. What was measured is kept with
+    the stage: it is not measured again when the model is made again.
     """
 
     # a masked matrix is computed in full
