@@ -180,7 +180,7 @@ def points(
                 "value": value,
                 "n": row.n,
                 "work": stage.key,
-                "target_sparsity": row.target_sparsity,
+                "target_sparsity": run.target(row),
                 "block_sparsity": row.block_sparsity,
                 "model_sparsity": row.model_sparsity,
                 "dense": measured(run, dense, metric),
@@ -324,6 +324,8 @@ def conditions(table: pandas.DataFrame, columns: Sequence[str]) -> list[tuple[ob
 def _sparsity(name: str) -> Callable[[Run, Row], float | None]:
     if name == "retention":
         return lambda _, row: None if row.block_sparsity is None else 1 - row.block_sparsity
+    if name == "target":
+        return lambda run, row: run.target(row)
     return lambda _, row: getattr(row, f"{name}_sparsity")
 
 
@@ -352,7 +354,9 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
     same = [*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]
-    twice = table[table.duplicated(same, keep=False)]
+    # what came to one model is one point, such as bounds for none of which anything was removed
+    found = table.drop_duplicates([*same, "work"])
+    twice = found[found.duplicated(same, keep=False)]
     if not twice.empty:
         first, second = (collection.runs[run] for run in twice["run"].iloc[:2])
         raise AnalysisError(

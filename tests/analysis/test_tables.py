@@ -22,6 +22,7 @@ from analysis.collect import collect
 from analysis.comparison import compare
 from analysis.curves import points
 from analysis.metrics import metric
+from regraft.records import Record
 
 SPECIAL = r"a_b&c%d#e$f~g^h\i{j}k"
 """A name with all that LaTeX takes for something else."""
@@ -405,3 +406,35 @@ def test_the_docs_table_puts_no_control_into_the_line_of_its_criterion(
         "| L2, pruner.shuffled=False | 90.0 |",
         "| L2, pruner.shuffled=True | 50.0 |",
     ]
+
+
+def bounded(budget: str, at_most: float, dense: float, sparsity: float = 0.9, **more: Any) -> Record:
+    """A run that was given a budget by itself; `sparsity` is the most that may go for it."""
+    made = sweeps.record(sparsity=sparsity, pruner_settings={"budget": {"at_most": at_most}}, **more)
+    told = {"budget": {"dense": dense, "allowed": at_most, "reached": at_most - 1, "amount": 0.4}}
+    stages = [
+        replace(stage, details=stage.details | told) if stage.stage == "prune" and sparsity else stage
+        for stage in made.stages
+    ]
+    return replace(made, stages=stages, choices=made.choices | {"pruner/budget": budget})
+
+
+def test_a_bound_is_told_as_the_share_that_it_does_not_allow(tmp_path: Path) -> None:
+    for at_most, sparsity in itertools.product((800_000, 500_000), (0.0, 0.9)):
+        sweeps.save(bounded("parameters", at_most, 1_000_000, sparsity), tmp_path / "study")
+    found = table(tmp_path / "study")
+    assert found.header == ("loss", "budget", "0 %", "20 %", "50 %") and len(found.body) == 2
+    assert "share of parameters removed" in found.title
+    collection = collect([tmp_path / "study"])
+    assert set(points(collection, x="target").table["x"]) == {0.0, 0.2, 0.5}
+    assert set(collection.table()["target_sparsity"]) == {0.0, 0.2, 0.5}
+
+
+def test_a_bound_of_time_is_one_point_though_clocks_differ(tmp_path: Path) -> None:
+    for seed, dense in enumerate((9.98, 10.0, 10.03)):
+        sweeps.save(bounded("latency", 7.0, dense, seed=seed, accuracy=0.5 + 0.01 * seed), tmp_path / "study")
+    found = table(tmp_path / "study")
+    assert found.header[-1] == "30 %" and len(found.body) == 2
+    # what the model can do already asks for nothing
+    sweeps.save(bounded("latency", 12.0, 10.0), tmp_path / "enough")
+    assert table(tmp_path / "enough").header[-1] == "0 %"
