@@ -354,8 +354,8 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
     same = [*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]
-    # what came to one model is one point, such as bounds for none of which anything was removed
-    found = table.drop_duplicates([*same, "work"])
+    # whatever the bound, nothing is removed at sparsity 0: that is one model and one point
+    found = table[(table["sparsity"] > 0) | ~table.duplicated([*same, "work"])]
     twice = found[found.duplicated(same, keep=False)]
     if not twice.empty:
         first, second = (collection.runs[run] for run in twice["run"].iloc[:2])
