@@ -763,7 +763,7 @@ class Moment:
     """When in a training a loss is computed, and what it may use there."""
 
     share: float = 0.0
-    """Of the run's recovery steps that are done, from 0 to 1."""
+    """Of the steps over which the learning rate takes its course, those that are done: from 0 to 1."""
     generator: torch.Generator | None = None
     """For losses that draw; seeded by the run's seed and the step, so that a step that is done again draws the same."""
     learned: nn.Module | None = None
