@@ -531,9 +531,11 @@ class PruningContext:
     """Takes plain data on how it was decided for the stage's record."""
     once: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
     """Plain data that was measured under a name: what it was the first time, if the stage is done again."""
+    once_of_dense: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
+    """The same of what was measured of the dense model on this machine, for all stages that prune it."""
     measured: dict[str, Any] = field(default_factory=dict)
-    """What a criterion measured for its scores and needs again to adjust weights, or an allocation that is asked about
-    many amounts: so it is measured once."""
+    """What a criterion measured for its scores and needs again to adjust weights, or an allocation or a budget that is
+    asked about many amounts: so it is measured once."""
 
     @property
     def calibration(self) -> Calibration:
@@ -785,7 +787,7 @@ class Moment:
     """When in a training a loss is computed, and what it may use there."""
 
     share: float = 0.0
-    """Of the run's recovery steps that are done, from 0 to 1."""
+    """Of the steps over which the learning rate takes its course, those that are done: from 0 to 1."""
     generator: torch.Generator | None = None
     """For losses that draw; seeded by the run's seed and the step, so that a step that is done again draws the same."""
     learned: nn.Module | None = None

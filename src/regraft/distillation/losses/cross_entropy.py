@@ -11,9 +11,13 @@ over the tokens t of the right answer, and with `positions=all` over those of th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from regraft.config.ranges import require
 from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,7 @@ class CrossEntropy(Loss):
         return answer_nll(batch, student, batch.answer, self.label_smoothing)
 
 
-def answer_nll(batch: Batch, outputs: ModelOutputs, answer: object, label_smoothing: float = 0.0) -> LossValue:
+def answer_nll(batch: Batch, outputs: ModelOutputs, answer: torch.Tensor, label_smoothing: float = 0.0) -> LossValue:
     """Summed negative log-likelihood of the tokens of one choice a question, and of the question's if they are read.
 
     Args:
@@ -58,9 +62,7 @@ def answer_nll(batch: Batch, outputs: ModelOutputs, answer: object, label_smooth
 
     from regraft.distillation.vocabulary import summed
 
-    assert isinstance(answer, torch.Tensor)
-    counts = batch.option_choice == answer[batch.option_question]
-    chosen = counts[batch.token_option]
+    chosen = tokens_of(batch, answer)
     reads = torch.cat([batch.token_read[chosen], batch.context_read])
     targets = torch.cat([batch.token_id[chosen], batch.context_token])
 
@@ -69,3 +71,9 @@ def answer_nll(batch: Batch, outputs: ModelOutputs, answer: object, label_smooth
 
     total = summed(outputs, nll, reads)
     return LossValue(total=total, count=len(targets))
+
+
+def tokens_of(batch: Batch, answer: torch.Tensor) -> torch.Tensor:
+    """(tokens,) bool; whether each answer token belongs to the choice of its question in `answer`, (batch,) long."""
+    counts = batch.option_choice == answer[batch.option_question]
+    return counts[batch.token_option]
