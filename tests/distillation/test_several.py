@@ -79,6 +79,9 @@ def test_it_is_what_the_formula_says(cache: Cache, mean, weighting, weights, sha
     some = torch.tensor([3, 0, 3])
     torch.testing.assert_close(said.logits_at(some), said.logits[some])
     torch.testing.assert_close(said.logits_at(slice(1, 4)), said.logits[1:4])
+    fewer = said.within(90).logits
+    assert fewer.shape[1] == 90
+    torch.testing.assert_close(fewer.exp().sum(dim=1), torch.ones(len(said)))
 
 
 @pytest.mark.parametrize("weights", [{}, {"a": 3.0, "b": 0.2}])

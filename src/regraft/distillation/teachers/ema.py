@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from regraft.config.ranges import require
 from regraft.distillation.teachers.answers import Live
-from regraft.interfaces import Answers, LossNeed, Teacher, TeacherContext
+from regraft.interfaces import Answers, Teacher, TeacherContext
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +49,14 @@ class Ema(Teacher):
         model = copy.deepcopy(student) if self.start == "student" else context.dense().model
         model.to(student.device).float().eval()  # type: ignore[arg-type]
         context.report({"parameters": model.num_parameters()})
-        return _Average(model, self.decay, context.needs)
+        return _Average(model, self.decay, context)
 
 
 class _Average(Live):
     """A model in memory that follows the student."""
 
-    def __init__(self, model: PreTrainedModel, decay: float, needs: frozenset[LossNeed]) -> None:
-        super().__init__(model, needs)
+    def __init__(self, model: PreTrainedModel, decay: float, context: TeacherContext) -> None:
+        super().__init__(model, context.needs, context.student.vocabulary)
         self.decay = decay
 
     def after_step(self, student: PreTrainedModel, step: int) -> None:

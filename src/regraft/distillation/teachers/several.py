@@ -156,6 +156,9 @@ class Mean(ModelOutputs):
         self.states, self.head, self.norm = None, None, None
         self._hidden_states, self._attentions = None, None
 
+    def within(self, vocabulary: int) -> Mean:
+        return Mean([each.within(vocabulary) for each in self.said], self.weigh, geometric=self.geometric)
+
     def logits_at(self, rows: torch.Tensor | slice) -> torch.Tensor:
         import torch
 
