@@ -780,12 +780,20 @@ class Loss(Component, ABC):
     """What recovery minimises. Without `labels` in its needs it gets unlabelled batches."""
 
     trains: ClassVar[bool] = True
-    learning: ClassVar[bool] = False
-    """Whether `learns` makes something."""
 
     @property
     @abstractmethod
     def needs(self) -> frozenset[LossNeed]: ...
+
+    @property
+    def learning(self) -> bool:
+        """Whether `learns` makes something."""
+        return False
+
+    @property
+    def same_width(self) -> bool:
+        """Whether it compares student and teacher channel by channel of the residual stream."""
+        return False
 
     @property
     @abstractmethod

@@ -25,7 +25,7 @@ SCORES = {
     "wanda": {NEURONS, HEADS, HIDDEN, *SINGLE},
     **dict.fromkeys(("flap", "gates", "kl_taylor"), {NEURONS, HEADS}),
     # how a layer moves the residual stream, or what the model is without it
-    **dict.fromkeys(("block_influence", "angular_distance", "sleb"), {LAYERS}),
+    **dict.fromkeys(("block_influence", "angular_distance", "sleb", "alternate"), {LAYERS}),
     "sparsegpt": SINGLE,
     **dict.fromkeys(("snip", "grasp", "synflow"), {NEURONS, *SINGLE}),
     **dict.fromkeys(("movement", "soft_movement", "l1_regularised", "group_lasso"), {NEURONS, *SINGLE}),
@@ -36,6 +36,8 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 """Allocations that know how much goes before anything is scored."""
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
+CHANNEL_BY_CHANNEL = {"hints", "kl_hints", "distilbert"}
+"""Losses that compare the hidden states of student and teacher."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -48,6 +50,8 @@ def goes_together(combination: Combination) -> bool:
         return False  # nothing to share out: one group, or a pattern that says it all
     if allocation == "erk" and structure != WEIGHTS:
         return False  # densities by the shapes of matrices
+    if structure == HIDDEN and loss in CHANNEL_BY_CHANNEL:
+        return False  # the teacher has channels that the student lost
     if structure in ONE_LAYER_AFTER_THE_OTHER.get(criterion, ()) and allocation not in NEEDS_NO_SCORES:
         return False
     if schedule in MOVES_MASKS and (structure != WEIGHTS or loss == "none"):
@@ -148,6 +152,12 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             ["pruner/allocation=greedy", "loss@pruner.allocation.loss=kl", "pruner.allocation.loss.reads=gold"],
             "pruner.allocation.loss.reads=gold: must be question",
         ),
+        (["pruner/structure=hidden", "loss=kl_hints"], "loss=WeightedSum compares hidden states channel by channel"),
+        (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=hints", "pruner.criterion.loss.projection=learned"],
+            "pruner.criterion.loss=Hints learns a projection, which the recovery alone trains",
+        ),
+        (["pruner/criterion=alternate", "pruner/structure=layers", "pruner/budget=parameters"], "Alternate scores for"),
         (["schedule=rigl", "pruner=weights", "loss=none"], "loss=NoRecovery nothing trains"),
         (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
@@ -204,6 +214,7 @@ def quick(component: Any) -> Any:
         # hard needs the labels, soft reads the same text
         ["pruner/criterion=kl_taylor", "pruner.criterion.hard.reads=gold", "pruner.criterion.soft.reads=gold"],
         ["recovery=small_model_lora", "pipeline=from_scratch", "loss=none"],
+        ["pruner/structure=hidden", "loss=kl_hints", "loss.terms.hints.projection=learned"],
         ["schedule=rigl", "pruner=weights", "pipeline=lottery_ticket"],
     ],
 )
