@@ -214,7 +214,7 @@ def quick(component: Any) -> Any:
     """The same components with as little work as they can do."""
     if isinstance(component, dict):
         return {key: quick(value) for key, value in component.items()}
-    little = {"evaluations": 6, "rounds": 2, "interval": 1}
+    little = {"evaluations": 7, "rounds": 2, "interval": 1}
     own = {field.name for field in dataclasses.fields(component)}
     if component.__class__.__module__.startswith("regraft.pruning"):
         little |= {"steps": 2}
