@@ -133,6 +133,10 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             "pruner.criterion.loss=NoRecovery: must be",
         ),
         (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=sampled_kl"],
+            "pruner.criterion.loss=SampledKL: must be a loss without chance",
+        ),
+        (
             [
                 *("pruner/criterion=kl_taylor", "loss@pruner.criterion.hard=none", "~pruner.criterion.hard.reads"),
                 "pruner.criterion.soft.reads=question",
@@ -208,6 +212,17 @@ def test_what_is_let_through_runs(
         (gone,) = pruned.details["removed"].values()
         (dense,) = pruned.details["dense"].values()
         assert 0.3 < sum(gone) / sum(dense) < 0.7, f"{combination}: {gone} of {dense}"
+
+
+@pytest.mark.parametrize("loss", sorted(set(choices("loss")) - {combination[-1] for combination in COVERING}))
+def test_every_loss_recovers(
+    loss: str, parts: dict[str, dict[str, Any]], whole: RunConfig, cache: Path, tmp_path: Path
+) -> None:
+    """Those that no composition above holds."""
+    runtime = dataclasses.replace(whole.runtime, cache=str(cache))
+    config = dataclasses.replace(put_together(whole, {"loss": parts["loss"][loss]}), runtime=runtime)
+    record = run(config, tmp_path, {"seed": 0, "sparsity": config.sparsity}, {}, "combinations")
+    assert record.status == "finished", record.error
 
 
 def quick(component: Any) -> Any:

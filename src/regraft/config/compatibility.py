@@ -107,6 +107,7 @@ def _check_losses(key: str, component: Component) -> None:
     """What a criterion or an allocation measures must be something, and what it reads must be there."""
     held = dict(_losses(key, component))
     _check_terms(key, component)
+    _check_chance(key, component)
     # losses of one component read one text, with the answers that any of them needs
     labelled = any("labels" in loss.needs for loss in held.values())
     for name, loss in held.items():
@@ -131,6 +132,17 @@ def _check_terms(key: str, component: Component) -> None:
                 "projection=identity, or another loss."
             )
         _check_terms(name, loss)
+
+
+def _check_chance(key: str, component: Component) -> None:
+    """Scores do not depend on what a loss draws."""
+    for name, loss in _losses(key, component):
+        if loss.uses_seed:
+            raise ConfigError(
+                f"{name}={type(loss).__name__}: must be a loss without chance: it draws tokens anew whenever it is "
+                "asked, and units would be compared by what it drew. Choose kl there."
+            )
+        _check_chance(name, loss)
 
 
 def _losses(key: str, component: Component) -> Iterator[tuple[str, Loss]]:
