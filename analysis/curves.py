@@ -40,7 +40,12 @@ class Axis:
 
 
 SPARSITIES = ("target", "block", "model", "retention")
-NUMBERS = {"recovery_questions": "Recovery questions", "teacher_parameters": "Parameters of the teacher"}
+NUMBERS = {
+    "recovery_questions": "Recovery questions",
+    "recovery_tokens": "Tokens read in recovery",
+    "recovery_flops": "FLOPs of recovery, teacher included",
+    "teacher_parameters": "Parameters of the teacher",
+}
 """Columns that are numbers -> label; their axes are logarithmic."""
 
 
@@ -49,7 +54,7 @@ def axis(name: str, structures: set[str]) -> Axis:
 
     Args:
         name: `target`, `block` or `model` sparsity, `retention` (share of the pruned units that is left), a column
-            with numbers (`recovery_questions`, `teacher_parameters`), a metric, or a dotted config key with numbers.
+            with numbers (`recovery_questions`, `recovery_flops`), a metric, or a dotted config key with numbers.
         structures: What was pruned, for the label.
     """
     if name in SPARSITIES:

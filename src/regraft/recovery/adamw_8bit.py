@@ -2,12 +2,12 @@
 
 A moment is kept in blocks of 256 numbers, each divided by the largest magnitude of its block (float32) and written as
 the nearest of 256 values between -1 and 1 (m), or 0 and 1 (v), that lie denser towards 0 (dynamic tree quantisation):
-a run of e zero bits stands for 10^-e, the bits that are left for evenly spaced fractions from 0.1 to 1. In a step a part
-of a parameter gets its moments back in float32, takes AdamW's step, and its new moments are written again. Parameters
-of fewer than 4096 numbers keep theirs in float32, as in the authors' library.
+a run of e zero bits stands for 10^-e, the bits that are left for evenly spaced fractions from 0.1 to 1. In a step a
+part of a parameter gets its moments back in float32, takes AdamW's step, and its new moments are written again.
+Parameters of fewer than 4096 numbers keep theirs in float32, as in the authors' library.
 
-It differs from theirs in one point: a v that is not 0 is never written as 0. It could otherwise be forgotten while the m
-beside it is not, and m / (sqrt(0) + eps) is a leap.
+It differs from theirs in one point: a v that is not 0 is never written as 0. It could otherwise be forgotten while the
+m beside it is not, and m / (sqrt(0) + eps) is a leap.
 
 Written in plain torch, so that it runs wherever torch does and its state is kept like any other: bitsandbytes 0.50 and
 torchao 0.18 both go through torch.compile on a CPU, which needs a compiler there.

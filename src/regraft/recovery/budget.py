@@ -1,8 +1,8 @@
 """How many optimizer steps a budget of tokens or FLOPs pays for.
 
-Known before the training begins, so that the course of the learning rate fits into it: the texts are packed in the order
-in which they will be read, until the budget is spent. A live teacher's cost is taken from what it computes for the first
-step, in proportion to the student's forward pass; the record says what was spent in the end.
+Known before the training begins, so that the course of the learning rate fits into it: the texts are packed in the
+order in which they will be read, until the budget is spent. A live teacher's cost is taken from what it computes for
+the first step, in proportion to the student's forward pass; the record says what was spent in the end.
 """
 
 from __future__ import annotations
