@@ -1,22 +1,25 @@
 """How many optimizer steps a budget of tokens or FLOPs pays for.
 
 Known before the training begins, so that the course of the learning rate fits into it: the texts are packed in the
-order in which they will be read, until the budget is spent. A live teacher's cost is taken from what it computes for
-the first step, in proportion to the student's forward pass; the record says what was spent in the end.
+order in which they will be read, until the budget is spent. The teacher is asked about the
+first text, to see which models it runs; the record says what was spent in the end.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Answers, BatchSource, LanguageModel
+from regraft.interfaces import Answers, Batch, BatchSource, LanguageModel
 from regraft.models.cost import Cost, Extent, Ledger, attended, counted
 from regraft.recovery.trained import restrict
 from regraft.recovery.training import Training
 from regraft.tasks.packing import move
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def affordable(
@@ -45,9 +48,12 @@ def affordable(
     """
     key, budget = training.budget
     spent = float(before) if key == "flops" else 0.0
-    cost, ratio = student_cost(student, training), 0.0
+    cost, asked = student_cost(student, training), _Asked()
     if key == "flops" and teacher is not None:
-        ratio = _teacher_share(student, source(1), teacher, cost, autocast)
+        batch, _ = next(iter(source(1).step(0, student)))
+        with counted(asked), autocast():
+            teacher(move(batch.for_teacher or batch, student.model.device))
+        asked.reads = len(batch.read)
     steps, known = 0, epoch
     while True:
         texts = source(known)
@@ -58,7 +64,7 @@ def affordable(
                     spent += extent.positions
                 else:
                     spent += cost.training(extent, recomputes=training.gradient_checkpointing)
-                    spent += ratio * cost.forward(extent)
+                    spent += asked.again(Extent.of(batch.for_teacher or batch))
             if spent > budget and number == 0:
                 raise ConfigError(
                     f"recovery.{key}={budget:g}: must be at least {spent:g}, what comes before the first step and the "
@@ -78,17 +84,22 @@ def student_cost(student: LanguageModel, training: Training) -> Cost:
     return cost
 
 
-def _teacher_share(
-    student: LanguageModel,
-    texts: BatchSource,
-    teacher: Answers,
-    cost: Cost,
-    autocast: Callable[[], AbstractContextManager[Any]],
-) -> float:
-    """FLOPs of the teacher for each of a forward pass of the student."""
-    taught, said = Ledger(), 0
-    for batch, _ in texts.step(0, student):
-        with counted(taught), autocast():
-            teacher(move(batch.for_teacher or batch, student.model.device))
-        said += cost.forward(Extent.of(batch))
-    return taught.teacher_flops / said
+class _Asked(Ledger):
+    """What a teacher computes for one batch, from which follows what it computes for any."""
+
+    reads = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.costs: list[Cost] = []
+        self.besides = 0
+
+    def passed(self, model: PreTrainedModel, batch: Batch) -> None:
+        self.costs.append(Cost.of(model))
+
+    def computed(self, multiply_accumulates: int) -> None:
+        self.besides += multiply_accumulates
+
+    def again(self, extent: Extent) -> int:
+        """FLOPs for a batch of this extent."""
+        return sum(cost.forward(extent) for cost in self.costs) + 2 * self.besides * extent.reads // self.reads
