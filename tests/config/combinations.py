@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -46,6 +47,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 
 
+@functools.cache
 def components(group: str) -> dict[str, Any]:
     """Choice -> its component."""
     *path, last = group.split("/")
@@ -58,8 +60,17 @@ def components(group: str) -> dict[str, Any]:
     return found
 
 
-def all_of(groups: Sequence[str] = GROUPS) -> list[Combination]:
-    return list(itertools.product(*(choices(group) for group in groups)))
+def sorts_of_losses() -> list[str]:
+    """One loss of each sort: those that ask for the same go together with the same, and train alike."""
+    found: dict[Any, str] = {}
+    for choice, loss in components("loss").items():
+        found.setdefault((loss.trains, loss.learning, loss.uses_seed, loss.needs, loss.reads), choice)
+    return sorted(found.values())
+
+
+def all_of() -> list[Combination]:
+    """Of the losses one of each sort."""
+    return list(itertools.product(*map(choices, GROUPS[:-1]), sorts_of_losses()))
 
 
 def put_together(base: RunConfig, parts: Mapping[str, Any]) -> RunConfig:

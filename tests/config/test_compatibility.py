@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 """Allocations that know how much goes before anything is scored."""
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
+DRAWS_ANEW = {"from_scratch", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
+"""Pipelines in which weights are drawn that nothing but the recovery trains."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -126,6 +129,10 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             "pruner.criterion.loss=NoRecovery: must be",
         ),
         (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=sampled_kl"],
+            "pruner.criterion.loss=SampledKL: must be a loss without chance",
+        ),
+        (
             [
                 *("pruner/criterion=kl_taylor", "loss@pruner.criterion.hard=none", "~pruner.criterion.hard.reads"),
                 "pruner.criterion.soft.reads=question",
@@ -168,6 +175,18 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
     assert reason in str(refused.value)
 
 
+def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
+    pipelines = components("pipeline")
+    assert set(pipelines) > DRAWS_ANEW
+    for pipeline, loss in itertools.product(pipelines, choices("loss")):
+        together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
+        if loss == "none" and pipeline in DRAWS_ANEW:
+            with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
+                put_together(whole, together)
+        else:
+            put_together(whole, together)
+
+
 COVERING = covering([combination for combination in all_of() if goes_together(combination)])
 """All pairs of choices that go together in some composition."""
 
@@ -194,6 +213,17 @@ def test_what_is_let_through_runs(
         assert 0.3 < sum(gone) / sum(dense) < 0.7, f"{combination}: {gone} of {dense}"
 
 
+@pytest.mark.parametrize("loss", sorted(set(choices("loss")) - {combination[-1] for combination in COVERING}))
+def test_every_loss_recovers(
+    loss: str, parts: dict[str, dict[str, Any]], whole: RunConfig, cache: Path, tmp_path: Path
+) -> None:
+    """Those that no composition above holds."""
+    runtime = dataclasses.replace(whole.runtime, cache=str(cache))
+    config = dataclasses.replace(put_together(whole, {"loss": parts["loss"][loss]}), runtime=runtime)
+    record = run(config, tmp_path, {"seed": 0, "sparsity": config.sparsity}, {}, "combinations")
+    assert record.status == "finished", record.error
+
+
 def quick(component: Any) -> Any:
     """The same components with as little work as they can do."""
     if isinstance(component, dict):
@@ -212,7 +242,7 @@ def quick(component: Any) -> Any:
         ["pruner/criterion=soft_movement", "pruner/budget=parameters"],
         # hard needs the labels, soft reads the same text
         ["pruner/criterion=kl_taylor", "pruner.criterion.hard.reads=gold", "pruner.criterion.soft.reads=gold"],
-        ["recovery=small_model_lora", "pipeline=from_scratch", "loss=none"],
+        ["pipeline=evaluate_last", "loss=none"],
         ["schedule=rigl", "pruner=weights", "pipeline=lottery_ticket"],
     ],
 )

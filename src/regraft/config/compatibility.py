@@ -103,6 +103,7 @@ def _check_losses(key: str, component: Component) -> None:
     """What a criterion or an allocation measures must be something, and what it reads must be there."""
     held = dict(_losses(key, component))
     _check_terms(key, component)
+    _check_chance(key, component)
     # losses of one component read one text, with the answers that any of them needs
     labelled = any("labels" in loss.needs for loss in held.values())
     for name, loss in held.items():
@@ -122,6 +123,17 @@ def _check_terms(key: str, component: Component) -> None:
                 "loss=none is for a recovery that trains nothing."
             )
         _check_terms(name, loss)
+
+
+def _check_chance(key: str, component: Component) -> None:
+    """Scores do not depend on what a loss draws."""
+    for name, loss in _losses(key, component):
+        if loss.uses_seed:
+            raise ConfigError(
+                f"{name}={type(loss).__name__}: must be a loss without chance: it draws tokens anew whenever it is "
+                "asked, and units would be compared by what it drew. Choose kl there."
+            )
+        _check_chance(name, loss)
 
 
 def _losses(key: str, component: Component) -> Iterator[tuple[str, Loss]]:
@@ -198,7 +210,12 @@ def _check_training(config: RunConfig) -> None:
             "lost. Choose schedule=one_shot."
         )
     draws = "initialise" in (*pipeline.before, *pipeline.repeat, *pipeline.after)
-    if config.recovery.lora is not None and config.loss.trains and draws:
+    if draws and not config.loss.trains:
+        raise ConfigError(
+            f"loss={type(config.loss).__name__} trains nothing, and the pipeline draws the weights anew: what is "
+            "measured would be random weights. Choose loss=ce or pipeline=prune_recover."
+        )
+    if config.recovery.lora is not None and draws:
         raise ConfigError(
             "recovery.lora: must be null with a pipeline that draws the weights anew: adapters leave them as they are "
             "drawn. Choose recovery.lora=null."
