@@ -81,7 +81,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
                 processes=1 if alone else processes.count,
                 cache=context.cache,
                 writer=lambda: config.teacher.writer(known),
-                writer_key=[described(config.teacher), context.dense.key],
+                writer_key=[described(config.teacher), known.dense_key],
                 autocast=known.autocast,
                 report=written.update,
             )
