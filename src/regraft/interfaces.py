@@ -812,14 +812,22 @@ class Loss(Component, ABC):
     """What recovery minimises. Without `labels` in its needs it gets unlabelled batches."""
 
     trains: ClassVar[bool] = True
-    learning: ClassVar[bool] = False
-    """Whether `learns` makes something."""
     uses_seed: ClassVar[bool] = False
     """Whether it draws: what it says of the same outputs depends on the moment."""
 
     @property
     @abstractmethod
     def needs(self) -> frozenset[LossNeed]: ...
+
+    @property
+    def learning(self) -> bool:
+        """Whether `learns` makes something."""
+        return False
+
+    @property
+    def same_width(self) -> bool:
+        """Whether it compares student and teacher channel by channel of the residual stream."""
+        return False
 
     @property
     @abstractmethod

@@ -18,7 +18,7 @@ from regraft.config.schema import RunConfig, load
 
 GROUPS = ("pruner/criterion", "pruner/structure", "pruner/allocation", "schedule", "loss")
 MICRO = (
-    *("model.hidden_size=32", "model.intermediate_size=32", "model.num_hidden_layers=3", "model.num_key_value_heads=2"),
+    *("model.hidden_size=32", "model.intermediate_size=32", "model.num_hidden_layers=4", "model.num_key_value_heads=2"),
     *("model.vocab_size=300", "model.steps=2", "model.threads=1", "model.batch_size=8"),
     *("model.world.entities=12", "model.world.types=4", "model.world.relations=4", "task.test_relations=1"),
     *("task.world.entities=12", "task.world.types=4", "task.world.relations=4"),

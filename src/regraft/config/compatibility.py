@@ -92,6 +92,12 @@ def _check_teaching(config: RunConfig) -> None:
             f"batches={type(batches).__name__} are written by the teacher, and teacher={chosen} is not one model. "
             "Choose teacher=dense."
         )
+    narrower = config.sparsity > 0 and any(one.structure.kind == "hidden" for one in config.pruner.pruners)
+    if loss.same_width and narrower and "prune" in config.pipeline.repeat:
+        raise ConfigError(
+            f"loss={type(loss).__name__} compares hidden states channel by channel, and pruner/structure=hidden takes "
+            "channels out of the student alone. Choose projection=learned for its hints, or another loss."
+        )
     if "labels" in loss.needs and not batches.labelled:
         raise ConfigError(
             f"batches={type(batches).__name__} hold no right answers, which loss={type(loss).__name__} needs. Choose a "
@@ -121,6 +127,11 @@ def _check_terms(key: str, component: Component) -> None:
             raise ConfigError(
                 f"{name}={type(loss).__name__}: must be a loss that measures something. Choose ce or kl there: "
                 "loss=none is for a recovery that trains nothing."
+            )
+        if loss.learning and not key.startswith("loss"):
+            raise ConfigError(
+                f"{name}={type(loss).__name__} learns a projection, which the recovery alone trains. Choose "
+                "projection=identity, or another loss."
             )
         _check_terms(name, loss)
 

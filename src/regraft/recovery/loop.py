@@ -334,8 +334,10 @@ class Trainer:
         self._told = bool(told) and self.processes.count > 1
         # each part adds a sum, processes average; the mean is over all that counts in the step, however it was cut
         for parameter in _trained(self.optimizer):
-            if parameter.grad is not None:
-                parameter.grad /= count / self.processes.count
+            if parameter.grad is None:
+                # of layers behind all that the loss looks at; who reads gradients finds one everywhere
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad /= count / self.processes.count
         mean = total / count
         for term in self.terms:
             extra = term(self.model)

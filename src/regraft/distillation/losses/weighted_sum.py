@@ -6,11 +6,15 @@ L = sum over i of w_i * L_i,   each L_i the mean over what counts in it, each w_
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError, require
 from regraft.distillation.weight_schedule import WeightSchedule
 from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +46,14 @@ class WeightedSum(Loss):
         return frozenset().union(*(loss.needs for loss in self.terms.values()))
 
     @property
+    def learning(self) -> bool:
+        return any(loss.learning for loss in self.terms.values())
+
+    @property
+    def same_width(self) -> bool:
+        return any(loss.same_width for loss in self.terms.values())
+
+    @property
     def reads(self) -> Reads:
         return next(iter(self.terms.values())).reads
 
@@ -54,11 +66,21 @@ class WeightedSum(Loss):
     ) -> LossValue:
         import torch
 
+        learned = moment.learned
+        assert learned is None or isinstance(learned, torch.nn.ModuleDict)
         means = []
         for name, loss in self.terms.items():
-            value = loss(batch, student, teacher, moment)
+            own = learned[name] if learned is not None and name in learned else None
+            value = loss(batch, student, teacher, replace(moment, learned=own))
             means.append(self._weight(name, moment) * value.total / value.count)
         return LossValue(total=torch.stack(means).sum() * len(batch.ids), count=len(batch.ids))
+
+    def learns(self, student: ModelOutputs, teacher: ModelOutputs | None) -> nn.Module | None:
+        from torch import nn
+
+        made = {name: loss.learns(student, teacher) for name, loss in self.terms.items()}
+        learned = {name: module for name, module in made.items() if module is not None}
+        return nn.ModuleDict(learned) if learned else None
 
     def _weight(self, name: str, moment: Moment) -> float:
         weight = self.weights.get(name, 1.0)
