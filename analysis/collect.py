@@ -56,6 +56,9 @@ RUN_COLUMNS = {
     "subset": "int; the draw of recovery questions, empty for the first ones",
     "recovery_questions": "int; recovery questions there were; empty if the dense model was not asked them",
     "teacher_parameters": "int; size of the model whose answers recovery followed; empty where it followed none",
+    "recovery_tokens": "int; tokens that the student read in all recover stages; empty if none was counted",
+    "recovery_flops": "float; floating-point operations of all recover stages, the teacher's included; empty likewise",
+    "recovery_seconds": "float; time that they took, which another run of the same takes otherwise; empty likewise",
     "variant": "str; settings in which runs with equal choices differ, and those of controls, as key=value; or empty",
     "sparsity": "float; the run's requested share to remove of units, or of what the budget counts, rounded to "
     f"{DIGITS} digits; with {AT_MOST} the share that this does not allow",
@@ -142,6 +145,12 @@ class Run:
         """Of the last recovery that had a teacher."""
         sizes = [(stage.details.get("teacher") or {}).get("parameters") for stage in self.record.stages]
         return next((int(size) for size in reversed(sizes) if size), None)
+
+    def recovery(self, name: str) -> float | None:
+        """Of all recover stages: `tokens`, `flops`, `seconds`."""
+        trained = [stage for stage in self.record.stages if stage.stage == "recover" and "flops" in stage.details]
+        told = [stage.seconds if name == "seconds" else float(stage.details[name]) for stage in trained]
+        return sum(told) if told else None
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -262,6 +271,7 @@ class Collection:
                 "subset": run.subset,
                 "recovery_questions": run.recovery_questions,
                 "teacher_parameters": run.teacher_parameters,
+                **{f"recovery_{name}": run.recovery(name) for name in ("tokens", "flops", "seconds")},
                 "variant": variant,
                 "sparsity": run.sparsity,
                 "model_in": next(iter(run.fingerprints("prune", "model_in")), ""),
@@ -270,8 +280,10 @@ class Collection:
             }
             for run, variant in zip(self.runs, variants, strict=True)
         ]
-        numbers = ("train_size", "subset", "recovery_questions", "teacher_parameters")
-        return pandas.DataFrame(lines, columns=list(RUN_COLUMNS)).astype(dict.fromkeys(numbers, "Int64"))
+        numbers = ("train_size", "subset", "recovery_questions", "teacher_parameters", "recovery_tokens")
+        measured = ("recovery_flops", "recovery_seconds")
+        kinds = dict.fromkeys(numbers, "Int64") | dict.fromkeys(measured, "float64")
+        return pandas.DataFrame(lines, columns=list(RUN_COLUMNS)).astype(kinds)
 
     @cached_property
     def drawn_by_seed(self) -> bool:

@@ -47,7 +47,12 @@ class Axis:
 SPARSITIES = ("target", "block", "model", "retention")
 AS_COLUMNS = {"sparsity": "target", "target_sparsity": "target", "block_sparsity": "block", "model_sparsity": "model"}
 """Column of the tidy table -> the axis that shows it."""
-NUMBERS = {"recovery_questions": "Recovery questions", "teacher_parameters": "Parameters of the teacher"}
+NUMBERS = {
+    "recovery_questions": "Recovery questions",
+    "recovery_tokens": "Tokens read in recovery",
+    "recovery_flops": "FLOPs of recovery, teacher included",
+    "teacher_parameters": "Parameters of the teacher",
+}
 """Columns that are numbers -> label; their axes are logarithmic."""
 
 
@@ -57,7 +62,7 @@ def axis(name: str, structures: set[str], budgets: Set[str] = frozenset()) -> Ax
     Args:
         name: `target`, `block` or `model` sparsity, also by the name of its column (`block_sparsity`), `retention`
             (share of the pruned units that is left), a column with numbers (`recovery_questions`,
-            `teacher_parameters`), a metric, or a dotted config key with numbers.
+            `recovery_flops`), a metric, or a dotted config key with numbers.
         structures: What was pruned, for the label.
         budgets: Of what sparsity was asked for, if not of that.
     """

@@ -24,6 +24,8 @@ COLUMNS = {
     "train_size": "recovery questions",
     "subset": "recovery subset",
     "recovery_questions": "recovery questions",
+    "recovery_tokens": "recovery tokens",
+    "recovery_flops": "recovery FLOPs",
     "teacher_parameters": "teacher parameters",
 }
 

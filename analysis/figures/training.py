@@ -13,7 +13,7 @@ from analysis import names
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.curves import conditions, differ, points, select, with_condition
 from analysis.figures.style import PLAIN, Drawn, Venue, grid, legend, looks, save, style
-from regraft.records import TRAINING, TRAINING_COLUMNS
+from regraft.records import LATER_TRAINING_COLUMNS, TRAINING, TRAINING_COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -106,7 +106,7 @@ def trained(run: Run) -> pandas.DataFrame:
         raise AnalysisError(
             f"{path}: cannot be read ({error}). Run the sweep again after deleting the folder."
         ) from None
-    if missing := sorted(set(TRAINING_COLUMNS) - set(table.columns)):
+    if missing := sorted(set(TRAINING_COLUMNS) - LATER_TRAINING_COLUMNS - set(table.columns)):
         raise AnalysisError(
             f"{path}: has no column {', '.join(missing)}. Run the sweep again after deleting the folder."
         )

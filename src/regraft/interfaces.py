@@ -882,7 +882,10 @@ class Answers:
     """What a teacher says to batches."""
 
     def __call__(self, batch: Batch) -> ModelOutputs:
-        """Without graph, on the batch's device, at the positions that the batch reads."""
+        """Without graph, on the batch's device, at the positions that the batch reads.
+
+        Forward passes by `regraft.models.forward` are counted as the teacher's cost.
+        """
         raise NotImplementedError
 
     def after_step(self, student: PreTrainedModel, step: int) -> None:
@@ -914,7 +917,8 @@ class TeacherContext:
     autocast: Callable[[], AbstractContextManager[Any]]
     """The precision in which student and teacher compute."""
     report: Callable[[Mapping[str, Any]], None]
-    """Takes plain data on the teacher for the stage's record."""
+    """Takes plain data on the teacher for the stage's record. `asked_tokens` and `asked_flops`, what was read and
+    computed before the training, are part of its cost."""
     needs: frozenset[LossNeed] = frozenset()
     """What the loss asks for: with `hidden_states` or `attentions` the teacher's are wanted too."""
     previous: Callable[[], LanguageModel] | None = None
@@ -1025,7 +1029,8 @@ class BatchContext:
     autocast: Callable[[], AbstractContextManager[Any]]
     """The precision in which student and teacher compute."""
     report: Callable[[Mapping[str, Any]], None] = lambda told: None
-    """Takes plain data on what was written for the stage's record."""
+    """Takes plain data on what was written for the stage's record. `written_tokens` and `written_flops`, what writing
+    it read and computed, are part of the training's cost."""
 
 
 class Batches(Component, ABC):

@@ -58,7 +58,11 @@ TRAINING_COLUMNS = {
     "lr": "float; learning rate of the step",
     "grad_norm": "float; global L2 norm before clipping",
     "examples": "int; questions seen since the stage began",
+    "tokens": "int; tokens that the student read since then, padding not counted",
+    "flops": "float; floating-point operations since then, the teacher's included (`regraft.models.cost`)",
 }
+LATER_TRAINING_COLUMNS = frozenset({"tokens", "flops"})
+"""Those that tables of earlier versions lack."""
 SCORE_COLUMNS = {
     "stage_index": "int; the prune stage",
     "stage": "str; its name",
@@ -130,7 +134,9 @@ class StageRecord:
     seconds: float
     reused: bool = False
     details: dict[str, Any] = field(default_factory=dict)
-    """Plain data for people: steps, examples, tokens, removed units by layer, and the like."""
+    """Plain data: steps, removed units by layer, and the like. A recover stage's cost is in `examples`, `tokens` (that
+    the student read), `teacher_tokens` (that were read without learning), `flops` (all, what was asked and written
+    before included) and `teacher_flops` (those of them that were not the student's)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,6 +34,8 @@ def check(config: RunConfig) -> None:
         _check_pruner(pruner, config)
     _check_budget(config)
     _check_training(config)
+    _check_memory(config)
+    _check_spending(config)
     _check_export(config)
     if "recover" in config.pipeline.repeat and "prune" not in config.pipeline.repeat and config.sparsity > 0:
         raise ConfigError(
@@ -292,6 +294,56 @@ def _check_training(config: RunConfig) -> None:
     if config.runtime.shard:
         raise ConfigError(
             f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole matrices."
+        )
+
+
+def _check_memory(config: RunConfig) -> None:
+    """What saves memory in the recovery fits what is trained there."""
+    recovery, pipeline = config.recovery, config.pipeline
+    if not config.loss.trains:
+        return
+    frozen = list(recovery.frozen)
+    if frozen and recovery.lora is not None:
+        raise ConfigError(
+            f"recovery.frozen={frozen}: must be [] with recovery.lora, which leaves embeddings and head as they are. "
+            "Choose recovery.frozen=[]."
+        )
+    if frozen and "initialise" in (*pipeline.before, *pipeline.repeat, *pipeline.after):
+        raise ConfigError(
+            f"recovery.frozen={frozen}: must be [] with a pipeline that draws the weights anew: they would stay as "
+            "they are drawn. Choose recovery.frozen=[]."
+        )
+    if recovery.gradient_checkpointing and "attentions" in config.loss.needs:
+        raise ConfigError(
+            f"recovery.gradient_checkpointing=true: must be false with loss={type(config.loss).__name__}, which looks "
+            "at attention inside the layers. Choose recovery.accumulation to save memory."
+        )
+    for key, chosen in (
+        ("optimizer=adamw_8bit", recovery.optimizer == "adamw_8bit"),
+        ("gradient_checkpointing=true", recovery.gradient_checkpointing),
+    ):
+        if chosen and config.runtime.shard:
+            raise ConfigError(
+                f"runtime.shard=true: must be false with recovery.{key}, which works on whole tensors. Choose "
+                "runtime.shard=false, or the recovery's default."
+            )
+
+
+def _check_spending(config: RunConfig) -> None:
+    """A budget ends a training whose texts are known."""
+    recovery, pipeline, batches = config.recovery, config.pipeline, config.batches
+    if not (config.loss.trains and recovery.has_budget):
+        return
+    key, budget = recovery.budget
+    if not batches.known:
+        raise ConfigError(
+            f"recovery.{key}={budget:g}: must be null with batches={type(batches).__name__}, whose texts are written "
+            "while the training goes: what a step costs is not known before. Choose recovery.steps."
+        )
+    if pipeline.rewinds or len(config.schedule.targets(config.sparsity)) > 1:
+        raise ConfigError(
+            f"recovery.{key}={budget:g}: must be null with a run that recovers more than once: models of several sizes "
+            "would share it. Choose recovery.steps, or schedule=one_shot."
         )
 
 

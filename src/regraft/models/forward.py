@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from regraft.interfaces import Batch, Head, LossNeed, ModelOutputs
+from regraft.models import cost
 from regraft.models.architecture import final_norm
 
 if TYPE_CHECKING:
@@ -50,6 +51,9 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Collection[LossNeed] = 
             output_attentions=attentions,
             return_dict=True,
         )
+
+    if (counts := cost.ledger()) is not None:
+        counts.passed(model, batch)
 
     def at_reads(states: torch.Tensor) -> torch.Tensor:
         return states.flatten(0, 1).index_select(0, batch.read)

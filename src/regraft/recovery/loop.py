@@ -28,9 +28,13 @@ from regraft import interruption
 from regraft.cache import digest
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import AfterStep, Answers, Batch, BatchSource, LanguageModel, Loss, ModelOutputs, Moment, Term
+from regraft.models.cost import Cost, Ledger, attended, counted
 from regraft.models.precision import autocast
+from regraft.recovery.adamw_8bit import AdamW8bit
+from regraft.recovery.checkpointing import recomputing
 from regraft.recovery.processes import Processes, like, whole
-from regraft.recovery.progress import Kept, Progress, TrainingState
+from regraft.recovery.progress import Kept, Progress, Spent, TrainingState
+from regraft.recovery.trained import restrict
 from regraft.recovery.training import Training
 from regraft.tasks.packing import move
 
@@ -100,6 +104,7 @@ class Trainer:
         self.first, self.last = first, steps if last is None else last
         self.step = first
         self.examples = 0
+        self.spent = Spent()
         self._began = time.perf_counter()
         self.seconds = 0.0
         """Spent in earlier processes, up to where this one went on."""
@@ -115,16 +120,19 @@ class Trainer:
             raise ConfigError(
                 f"runtime.shard=true: must be false with {key}.lora and a masked model, whose masks are not divided."
             )
-        self._merge = None if training.lora is None else training.lora.attach(student)
+        pair = attended(self.model)
+        self._undo = restrict(student, training)
         if self.processes.shard:
             # dividing a model changes its class: the student stays as it is, and gets the weights at the end
             self.model = copy.deepcopy(self.model)
+        self._ledger = Ledger(recomputes=training.gradient_checkpointing)
+        self._ledger.know(self.model, Cost.of(self.model, pair))
         self._module = self.processes.wrapped(self.model)
         self._learned = self._learns()
         groups = _groups(self.model, training.weight_decay)
         if self._learned is not None:
             groups.append({"params": list(self._learned.parameters()), "weight_decay": 0.0})
-        self.optimizer = torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
+        self.optimizer = _optimizer(groups, training)
         name = "constant_with_warmup" if training.decay == "constant" else training.decay
         self.rates = get_scheduler(
             name,
@@ -188,6 +196,7 @@ class Trainer:
         together = interruption.deferred() if self.processes.count > 1 else contextlib.nullcontext()
         with (
             together,
+            recomputing(self.model) if self.training.gradient_checkpointing else contextlib.nullcontext(),
             tqdm(
                 total=last - self.first,
                 initial=self.step - self.first,
@@ -229,8 +238,7 @@ class Trainer:
             trained = dict(self.model.named_parameters())
             for name, parameter in self.student.model.named_parameters():
                 parameter.data = whole(trained[name].detach())
-        if self._merge is not None:
-            self._merge()
+        self._undo()
         # parameters only: buffers, such as the frequencies of rotary embeddings, stay in float32
         for parameter in self.student.model.parameters():
             parameter.data = parameter.data.to(self.stored_dtype)
@@ -241,7 +249,7 @@ class Trainer:
 
     def restore(self, state: TrainingState) -> None:
         """Go back (or forward) to `state`; the steps that follow are those that followed it."""
-        self.step, self.examples = state.step, state.examples
+        self.step, self.examples, self.spent = state.step, state.examples, state.spent
         with torch.no_grad():
             for name, tensor in self._all_weights().items():
                 tensor.copy_(like(tensor, state.model[name]))
@@ -264,6 +272,7 @@ class Trainer:
         return TrainingState(
             step=self.step,
             examples=self.examples,
+            spent=self.spent,
             model={name: whole(tensor) for name, tensor in self._all_weights().items()},
             masks=dict(self.student.masks),
             teacher={} if self.teacher is None else self.teacher.state(),
@@ -301,10 +310,13 @@ class Trainer:
 
     def _step(self) -> dict[str, float]:
         total, count, asked = 0.0, 0.0, 0.0
-        parts = list(self.batches.step(self.step - self.first, self.student))
+        with counted(self._ledger):
+            parts = list(self.batches.step(self.step - self.first, self.student))
         for number, (batch, examples) in enumerate(parts):
             batch = move(batch, self.model.device)
-            with self.processes.accumulating(self._module, more=number + 1 < len(parts)):
+            # what is read only to keep in step with other processes is nobody's cost
+            counting = counted(self._ledger) if examples else contextlib.nullcontext()
+            with counting, self.processes.accumulating(self._module, more=number + 1 < len(parts)):
                 said, taught = self._said(batch)
                 with autocast(self.student.model, self.training.precision):
                     value = self.loss(batch, said, taught, self._moment(number))
@@ -314,8 +326,11 @@ class Trainer:
             total += weight * float(value.total.detach())
             count += weight * value.count
             asked += examples
-        total, count, asked, told = self.processes.sum(total, count, asked, interruption.stopping() is not None)
+        total, count, asked, told, *spent = self.processes.sum(
+            total, count, asked, interruption.stopping() is not None, *self._ledger.taken()
+        )
         self.examples += round(asked)
+        self.spent = self.spent.and_more(*map(round, spent))
         self._told = bool(told) and self.processes.count > 1
         # each part adds a sum, processes average; the mean is over all that counts in the step, however it was cut
         for parameter in _trained(self.optimizer):
@@ -355,6 +370,8 @@ class Trainer:
             "lr": rate,
             "grad_norm": norm,
             "examples": self.examples,
+            "tokens": self.spent.tokens,
+            "flops": self.spent.flops + self.spent.teacher_flops,
         }
 
     @torch.no_grad()
@@ -365,14 +382,29 @@ class Trainer:
         parameters = dict(self.model.named_parameters())
         for name, mask in self.student.masks.items():
             parameter = parameters[name]
+            if not parameter.requires_grad:
+                continue  # frozen: it is zero, and stays so
             held = parameter.grad if gradients else parameter.data
             if held is not None:
                 held.mul_(like(held, mask))
             if not gradients and mask is not self._held.get(name):
-                for moment in self.optimizer.state[parameter].values():
-                    if torch.is_tensor(moment) and moment.shape == parameter.shape:
-                        moment.mul_(like(moment, mask))
+                self._forget(parameter, mask)
                 self._held[name] = mask
+
+    def _forget(self, parameter: torch.Tensor, mask: torch.Tensor) -> None:
+        """Set the moments of the weights that `mask` takes to 0."""
+        if isinstance(self.optimizer, AdamW8bit):
+            self.optimizer.forget(parameter, mask)
+            return
+        for moment in self.optimizer.state[parameter].values():
+            if torch.is_tensor(moment) and moment.shape == parameter.shape:
+                moment.mul_(like(moment, mask))
+
+
+def _optimizer(groups: list[dict[str, Any]], training: Training) -> torch.optim.Optimizer:
+    if training.optimizer == "adamw_8bit":
+        return AdamW8bit(groups, lr=training.learning_rate, betas=training.betas)
+    return torch.optim.AdamW(groups, lr=training.learning_rate, betas=training.betas, fused=True)
 
 
 def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,27 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a training has read and computed so far, as `regraft.models.cost` counts it."""
+
+    tokens: int = 0
+    """That the student has read, padding not counted."""
+    teacher_tokens: int = 0
+    """That were read without learning: by teachers, and while texts were written."""
+    flops: int = 0
+    """The student's, backward passes included."""
+    teacher_flops: int = 0
+
+    def and_more(self, tokens: int, teacher_tokens: int, flops: int, teacher_flops: int) -> Spent:
+        return Spent(
+            self.tokens + tokens,
+            self.teacher_tokens + teacher_tokens,
+            self.flops + flops,
+            self.teacher_flops + teacher_flops,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +60,7 @@ class TrainingState:
     """As in the student: which weights are kept."""
     teacher: dict[str, torch.Tensor] = field(default_factory=dict)
     """Of a teacher that follows the student."""
+    spent: Spent = Spent()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +109,7 @@ class Progress:
             "key": self.key,
             "step": state.step,
             "examples": state.examples,
+            "spent": asdict(state.spent),
             "optimizer": plain,
             "rates": state.rates,
             "lines": kept.lines,
@@ -131,6 +154,7 @@ class Progress:
         state = TrainingState(
             step=about["step"],
             examples=about["examples"],
+            spent=Spent(**about.get("spent", {})),
             model=model,
             optimizer=optimizer,
             rates=about["rates"],

@@ -22,6 +22,11 @@ class Training(Component):
     """Passes over the questions."""
     steps: int | None = None
     """Optimizer steps; null takes as many as `epochs` makes."""
+    tokens: int | None = None
+    """In place of `steps`: as many as read no more than so many tokens, padding not counted; null bounds none."""
+    flops: float | None = None
+    """In place of `steps`: as many as cost no more than so many floating-point operations, the teacher's included, by
+    the formula of `regraft.models.cost`; null bounds none."""
     batch_size: int = 32
     """Questions an optimizer step."""
     accumulation: int = 1
@@ -41,12 +46,25 @@ class Training(Component):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast of the forward pass. `auto` takes bfloat16 where it pays: on a GPU, and on a CPU with bfloat16
     instructions for models of a hidden size of 256 and more. Weights and optimizer stay in float32."""
+    gradient_checkpointing: bool = False
+    """Whether activations of the layers are computed again in the backward pass in place of being kept."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """`adamw`, with moments in float32 (8 bytes a trained weight), or `adamw_8bit`, with a byte each (2)."""
+    frozen: tuple[Literal["embeddings", "head"], ...] = ()
+    """What stays as it is: `embeddings`, the tables of tokens and positions, `head`, the map to logits. Where both are
+    one matrix (tied), either freezes both."""
     lora: Lora | None = None
     """Adapters that are trained in place of the weights, and merged at the end; null trains the weights."""
 
     def __post_init__(self) -> None:
         require(self.epochs > 0 and math.isfinite(self.epochs), "epochs", self.epochs, "above 0")
         require(self.steps is None or self.steps >= 1, "steps", self.steps, "null or at least 1")
+        require(self.tokens is None or self.tokens >= 1, "tokens", self.tokens, "null or at least 1")
+        flops = self.flops
+        require(flops is None or 1 <= flops < math.inf, "flops", flops, "null or a finite number of at least 1")
+        ends = [name for name in ("steps", "tokens", "flops") if getattr(self, name) is not None]
+        require(len(ends) <= 1, "/".join(ends), "numbers", "null but for one of them", "One of them ends a training.")
+        require(len(set(self.frozen)) == len(self.frozen), "frozen", list(self.frozen), "a list without repeats")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         fits = 1 <= self.accumulation <= self.batch_size
         require(fits, "accumulation", self.accumulation, f"from 1 to batch_size ({self.batch_size})")
@@ -59,8 +77,21 @@ class Training(Component):
         norm = self.max_grad_norm
         require(norm is None or 0 < norm < math.inf, "max_grad_norm", norm, "null or a finite number above 0")
 
+    @property
+    def has_budget(self) -> bool:
+        """Whether tokens or FLOPs end it."""
+        return self.tokens is not None or self.flops is not None
+
+    @property
+    def budget(self) -> tuple[Literal["tokens", "flops"], float]:
+        """What ends it, and how much of that there is; where it has a budget."""
+        if self.tokens is not None:
+            return "tokens", self.tokens
+        assert self.flops is not None
+        return "flops", self.flops
+
     def total_steps(self, questions: int) -> int:
-        """Optimizer steps over `questions` questions."""
+        """Optimizer steps over `questions` questions; with a budget, those of all epochs."""
         if self.steps is not None:
             return self.steps
         return max(1, round(self.epochs * math.ceil(questions / self.batch_size)))

@@ -85,7 +85,9 @@ class Questions(Calibration):
     ) -> None:
         config = self.context.config
         rate = config.recovery.learning_rate if learning_rate is None else learning_rate
-        training = replace(config.recovery, steps=steps, learning_rate=rate, lora=None)
+        training = replace(
+            config.recovery, steps=steps, tokens=None, flops=None, learning_rate=rate, lora=None, frozen=()
+        )
         source = recovery.Questions(
             encoded=self._encoded("labels" in loss.needs),
             loss=loss,

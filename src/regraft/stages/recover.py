@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,19 @@ import torch
 from transformers import PreTrainedModel
 
 from regraft.config.components import described
-from regraft.interfaces import AfterStep, AnyQuestion, BatchContext, LabelledQuestion, LanguageModel, TeacherContext
+from regraft.interfaces import (
+    AfterStep,
+    Answers,
+    AnyQuestion,
+    BatchContext,
+    BatchSource,
+    LabelledQuestion,
+    LanguageModel,
+    TeacherContext,
+)
 from regraft.models.precision import autocast, resolved_precision
 from regraft.records import TRAINING
+from regraft.recovery.budget import affordable
 from regraft.recovery.loop import Trainer
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import units, weights
@@ -36,11 +46,6 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     questions: Sequence[AnyQuestion] = context.splits.recovery
     if "labels" not in loss.needs:
         questions = [q.unlabelled if isinstance(q, LabelledQuestion) else q for q in questions]
-    total = training.total_steps(config.batches.texts(len(questions)))
-    first, last = round(total * stage.first_share), round(total * stage.last_share)
-    earlier = round(total * stage.earlier_share)
-    # the course of the learning rate: over these steps alone, or over all of which these are a part
-    begin, end = (0, total) if stage.whole_course else (first, last)
     precision = resolved_precision(model.model, training.precision)
     reported: dict[str, Any] = {}
     assert context.dense is not None, "the pipeline starts with prepare"
@@ -58,36 +63,67 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         previous_key=stage.teacher,
     )
     written: dict[str, Any] = {}
-    batches = config.batches.source(
-        BatchContext(
-            student=model,
-            task=config.task,
-            questions=questions,
-            encode=lambda asked: context.encode(model, asked),
-            loss=loss,
-            batch_size=training.batch_size,
-            accumulation=training.accumulation,
-            seed=config.seed,
-            first=first,
-            steps=last - first,
-            rank=context.processes.rank,
-            processes=context.processes.count,
-            cache=context.cache,
-            writer=lambda: config.teacher.writer(known),
-            writer_key=[described(config.teacher), context.dense.key, *([stage.teacher] if stage.teacher else [])],
-            autocast=known.autocast,
-            report=written.update,
-        )
-    )
-    teacher = None
-    if "teacher_logits" in loss.needs:
-        if any(teacher.asks_before for teacher in config.teacher.members()):
-            known = replace(
-                known,
-                questions=lambda: (move(batch, context.device) for batch in batches.each()),
-                questions_key=f"{batches.content()} {precision}",
+    processes = context.processes
+
+    def source(first: int, steps: int, *, alone: bool = False) -> BatchSource:
+        """Of so many steps from `first`: this process's share of them, or all."""
+        return config.batches.source(
+            BatchContext(
+                student=model,
+                task=config.task,
+                questions=questions,
+                encode=lambda asked: context.encode(model, asked),
+                loss=loss,
+                batch_size=training.batch_size,
+                accumulation=training.accumulation,
+                seed=config.seed,
+                first=first,
+                steps=steps,
+                rank=0 if alone else processes.rank,
+                processes=1 if alone else processes.count,
+                cache=context.cache,
+                writer=lambda: config.teacher.writer(known),
+                writer_key=[described(config.teacher), known.dense_key, *([stage.teacher] if stage.teacher else [])],
+                autocast=known.autocast,
+                report=written.update,
             )
-        teacher = config.teacher.build(known)
+        )
+
+    def answers(texts: BatchSource) -> Answers | None:
+        """The teacher, who may have to be asked about all texts now."""
+        if "teacher_logits" not in loss.needs:
+            return None
+        if not any(teacher.asks_before for teacher in config.teacher.members()):
+            return config.teacher.build(known)
+        return config.teacher.build(
+            replace(
+                known,
+                questions=lambda: (move(batch, context.device) for batch in texts.each()),
+                questions_key=f"{texts.content()} {precision}",
+            )
+        )
+
+    epoch = -(-config.batches.texts(len(questions)) // training.batch_size)
+    if training.has_budget:
+        teacher = answers(source(0, epoch, alone=True))
+        total = affordable(
+            model,
+            training,
+            lambda steps: source(0, steps, alone=True),
+            epoch,
+            teacher=teacher,
+            autocast=known.autocast,
+            before=_before(reported, written, "flops"),
+        )
+    else:
+        total = training.total_steps(config.batches.texts(len(questions)))
+    first, last = round(total * stage.first_share), round(total * stage.last_share)
+    earlier = round(total * stage.earlier_share)
+    # the course of the learning rate: over these steps alone, or over all of which these are a part
+    begin, end = (0, total) if stage.whole_course else (first, last)
+    batches = source(first, last - first)
+    if not training.has_budget:
+        teacher = answers(batches)
     seams = config.schedule.seams(model, config.pruner.structures[0], last - first, config.seed)
     torch.manual_seed(config.seed)
     trainer = Trainer(
@@ -107,9 +143,10 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         observe=lambda line: step(line, earlier, context.log),
         bar=context.bar(stage),
         progress=context.progress(stage.key),
-        processes=context.processes,
+        processes=processes,
     )
     trainer.run()
+    spent = trainer.spent
     return Outcome(
         fingerprints={"model_in": entered, "batches": batches.fingerprint()}
         | ({"units": units(model)} if config.schedule.during_recovery else {}),
@@ -118,15 +155,24 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             "steps": last - first,
             "questions": len(questions),
             "examples": trainer.examples,
+            "tokens": spent.tokens,
+            "teacher_tokens": spent.teacher_tokens + _before(reported, written, "tokens"),
+            "flops": spent.flops + spent.teacher_flops + _before(reported, written, "flops"),
+            "teacher_flops": spent.teacher_flops + _before(reported, written, "flops"),
             "precision": precision,
             "device": model.model.device.type,
         }
         | ({"teacher": reported} if reported else {})
         | ({"written": written} if written else {})
-        | ({"processes": context.processes.count} if context.processes.count > 1 else {}),
+        | ({"processes": processes.count} if processes.count > 1 else {}),
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )
+
+
+def _before(reported: Mapping[str, Any], written: Mapping[str, Any], unit: str) -> int:
+    """Tokens or FLOPs that asking the teacher and writing the texts took before the training."""
+    return int(reported.get(f"asked_{unit}", 0)) + int(written.get(f"written_{unit}", 0))
 
 
 def _from(first: int, actions: Sequence[AfterStep]) -> tuple[AfterStep, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from regraft.interfaces import Answers, Batch, LanguageModel, LossNeed, ModelOutputs, Teacher, TeacherContext
 
@@ -11,10 +12,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+@dataclass(frozen=True, kw_only=True)
 class OneModel(Teacher):
     """A teacher that is one model."""
 
     writes = True
+
+    precision: Literal["as_stored", "bfloat16"] = "as_stored"
+    """Of the teacher's weights in memory. `bfloat16` takes half of what float32 does; a student that equals its teacher
+    then sees a KL of rounding and not of 0, which Adam scales up to whole steps."""
 
     @abstractmethod
     def model_name(self) -> str:
@@ -45,6 +51,10 @@ class OneModel(Teacher):
                 f"be the student's ({ours} logits, {len(student.tokenizer)} tokens), but for logits beyond the last "
                 "token. Choose a teacher of the same family, or teacher=dense."
             )
+        if self.precision == "bfloat16":
+            _narrow(teacher.model)
+        # autocast keeps a copy of each weight that wants a gradient
+        teacher.model.requires_grad_(False)
         teacher.model.to(student.model.device).eval()  # type: ignore[arg-type]
         return teacher
 
@@ -79,6 +89,14 @@ class Live(Answers):
         with torch.no_grad():
             said = forward(self.model, batch, self.needs)
         return said if self.vocabulary is None else said.within(self.vocabulary)
+
+
+def _narrow(model: PreTrainedModel) -> None:
+    """Weights in bfloat16. Buffers, such as the frequencies of rotary embeddings, stay as they are."""
+    import torch
+
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
 
 
 def _logits(model: PreTrainedModel) -> int:

@@ -92,7 +92,7 @@ class Cached(Teacher):
         )
         device = context.student.model.device.type
         kind = KIND if device == "cpu" else f"{KIND}-{device}"
-        make = partial(_ask_hidden_states if self.keep == "hidden_states" else _ask_top_k, self, context)
+        make = partial(_ask, self, context)
         folder = context.cache.entry(kind, key, make)
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         context.report({"kept": self.keep, **about["reported"]})
@@ -127,11 +127,14 @@ class _HiddenStates(_Kept):
 
     def __call__(self, batch: Batch) -> ModelOutputs:
         """The head on the kept states, under whatever autocast the caller is in."""
+        from regraft.models import cost
         from regraft.models.precision import computed_in
 
         device = batch.read.device
         self.head = {name: tensor.to(device) for name, tensor in self.head.items()}
         weight = self.head["weight"]
+        if (counts := cost.ledger()) is not None:
+            counts.computed(weight.numel() * len(batch.read))
         head = Head(
             weight=weight,
             bias=self.head.get("bias"),
@@ -155,7 +158,16 @@ def _spread(log_p: torch.Tensor, token: torch.Tensor, log_left: torch.Tensor, vo
     return others.expand(-1, vocabulary).scatter(1, token.long(), log_p)
 
 
-def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -> None:
+def _ask(teacher: Cached, context: TeacherContext, folder: Path) -> None:
+    from regraft.models.cost import Ledger, counted
+
+    with counted(Ledger()) as counts:
+        about = (_ask_hidden_states if teacher.keep == "hidden_states" else _ask_top_k)(teacher, context, folder)
+    about["reported"] |= {"asked_tokens": counts.teacher_tokens, "asked_flops": counts.teacher_flops}
+    _write(folder, about)
+
+
+def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import save_file
 
@@ -177,10 +189,10 @@ def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -
     save_file({"hidden_states": torch.cat(states)}, folder / ANSWERS)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}, folder / HEAD)
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    _write(folder, {"spans": spans, "softcap": cap, "reported": {"parameters": model.num_parameters()}})
+    return {"spans": spans, "softcap": cap, "reported": {"parameters": model.num_parameters()}}
 
 
-def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> None:
+def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> dict[str, Any]:
     import torch
     from safetensors.torch import save_file
 
@@ -206,7 +218,7 @@ def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> None:
     save_file(tensors, folder / ANSWERS)
     reads = len(tensors["log_p"])
     reported |= {"top_k_kl": divergence / reads, "top_k_total_variation": distance / reads}
-    _write(folder, {"spans": spans, "vocabulary": vocabulary, "reported": reported})
+    return {"spans": spans, "vocabulary": vocabulary, "reported": reported}
 
 
 def _vocabulary(context: TeacherContext) -> str:
