@@ -33,9 +33,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     config = context.config
     loss, training = config.loss, config.recovery
     entered = weights(model.model)
-    questions: Sequence[AnyQuestion] = context.splits.recovery
-    if "labels" not in loss.needs:
-        questions = [q.unlabelled if isinstance(q, LabelledQuestion) else q for q in questions]
+    questions = _told_of(context.splits.recovery, labels="labels" in loss.needs)
     total = training.total_steps(config.batches.texts(len(questions)))
     first, last = round(total * stage.first_share), round(total * stage.last_share)
     earlier = round(total * stage.earlier_share)
@@ -75,6 +73,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             writer_key=[described(config.teacher), context.dense.key],
             autocast=known.autocast,
             report=written.update,
+            preparation=lambda: _told_of(context.splits.preparation, labels=config.batches.shows_labels),
         )
     )
     teacher = None
@@ -82,7 +81,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         if config.teacher.asks_before:
             known = replace(
                 known,
-                questions=lambda: (move(batch, context.device) for batch in batches.each()),
+                questions=lambda: (move(batch.for_teacher or batch, context.device) for batch in batches.each()),
                 questions_key=f"{batches.content()} {precision}",
             )
         teacher = config.teacher.build(known)
@@ -124,6 +123,11 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )
+
+
+def _told_of(questions: Sequence[AnyQuestion], *, labels: bool) -> Sequence[AnyQuestion]:
+    """Questions, without their answers unless those are needed."""
+    return questions if labels else [q.unlabelled if isinstance(q, LabelledQuestion) else q for q in questions]
 
 
 def _from(first: int, actions: Sequence[AfterStep]) -> tuple[AfterStep, ...]:
