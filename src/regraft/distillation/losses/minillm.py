@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 POSITIONS = 256
 """Whose logits over the vocabulary are made at once, where no gradient is wanted."""
 
+RATIO = 80.0
+"""Largest log p / q that float32 holds the exponential of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class MiniLLM(Loss):
@@ -83,8 +86,8 @@ class MiniLLM(Loss):
             reward = log_p - log_q
             if self.reward_clip is not None:
                 reward = reward.clamp(-self.reward_clip, self.reward_clip)
-            # q / m = 1 / (alpha p / q + 1 - alpha)
-            weight = 1 / (self.alpha * (log_p - log_q).exp() + 1 - self.alpha)
+            # q / m = 1 / (alpha p / q + 1 - alpha), p / q bounded since 0 times infinity is no number
+            weight = 1 / (self.alpha * (log_p - log_q).clamp(max=RATIO).exp() + 1 - self.alpha)
             to_come = self._to_come(reward, batch.token_option)
 
         def apart(z: torch.Tensor, part: slice) -> torch.Tensor:
