@@ -76,9 +76,7 @@ def test_answers_leave_every_label_free_batch_as_it_is_to_the_bit(name: str, stu
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_step_read_again_is_the_same_and_another_seed_reads_others(
-    name: str, student, teacher, cache
-) -> None:
+def test_a_step_read_again_is_the_same_and_another_seed_reads_others(name: str, student, teacher, cache) -> None:
     one = SOURCES[name].source(context(cache, student, teacher))
     again = SOURCES[name].source(context(cache, student, teacher))
     late = steps(again, student, range(2, 4))

@@ -112,8 +112,11 @@ def _texts(
     caches = [DynamicCache(config=model.model.config) for model, _ in writers]
     texts: list[list[int]] = [[] for _ in contexts]
     open_rows = set(range(len(contexts)))
+    # the sum of 100,000 probabilities ends at 1; Apple's GPUs have no float64
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    places = draws.to(device=device, dtype=exact)
     for at in range(draws.shape[1]):
-        p = torch.zeros((), dtype=torch.float64, device=device)
+        p = torch.zeros((), dtype=exact, device=device)
         for (model, share), cache in zip(writers, caches, strict=True):
             said = model.model(
                 input_ids=entering,
@@ -124,8 +127,8 @@ def _texts(
                 logits_to_keep=1,
             )
             # rows of a padded vocabulary that are no tokens are never written
-            p = p + share * torch.softmax(said.logits[:, -1, :vocabulary].double() / temperature, dim=-1)
-        chosen = p.argmax(dim=-1) if at < greedy else _taken(p, draws[:, at].to(device))
+            p = p + share * torch.softmax(said.logits[:, -1, :vocabulary].to(exact) / temperature, dim=-1)
+        chosen = p.argmax(dim=-1) if at < greedy else _taken(p, places[:, at])
         for row, token in enumerate(chosen.tolist()):
             if row in open_rows:
                 texts[row].append(token)
