@@ -269,7 +269,7 @@ class ModelOutputs:
         attentions: tuple[torch.Tensor, ...] | None = None,
         norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        assert (logits is None) == (states is not None and head is not None), "either logits, or what makes them"
+        assert logits is not None or (states is not None and head is not None), "logits, or what makes them"
         self.states, self.head, self.norm = states, head, norm
         self._hidden_states, self._attentions = hidden_states, attentions
         if logits is not None:
@@ -283,7 +283,7 @@ class ModelOutputs:
             "hidden_states": self._hidden_states,
             "attentions": self._attentions,
             "norm": self.norm,
-        } | ({"logits": self.logits} if self.head is None else {})
+        } | ({"logits": self.logits} if not self.lazy else {})
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -297,9 +297,15 @@ class ModelOutputs:
         Args:
             rows: (n,) long, or from where to where; among the read positions.
         """
-        if self.head is None or self.states is None or "logits" in vars(self):
+        if not self.lazy:
             return self.logits[rows]
+        assert self.head is not None and self.states is not None
         return self.head(self.states[rows])
+
+    @property
+    def lazy(self) -> bool:
+        """Whether logits are still to be made, by `head` of `states`."""
+        return "logits" not in vars(self)
 
     def after(self, layer: int) -> ModelOutputs:
         """What it would say if its layers ended after `layer` of them: its hidden states there, normed, into the head.
@@ -504,9 +510,11 @@ class PruningContext:
     """Takes plain data on how it was decided for the stage's record."""
     once: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
     """Plain data that was measured under a name: what it was the first time, if the stage is done again."""
+    once_of_dense: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
+    """The same of what was measured of the dense model on this machine, for all stages that prune it."""
     measured: dict[str, Any] = field(default_factory=dict)
-    """What a criterion measured for its scores and needs again to adjust weights, or an allocation that is asked about
-    many amounts: so it is measured once."""
+    """What a criterion measured for its scores and needs again to adjust weights, or an allocation or a budget that is
+    asked about many amounts: so it is measured once."""
 
     @property
     def calibration(self) -> Calibration:

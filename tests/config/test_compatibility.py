@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 """Allocations that know how much goes before anything is scored."""
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
+DRAWS_ANEW = {"from_scratch", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
+"""Pipelines in which weights are drawn that nothing but the recovery trains."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -163,6 +166,18 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
     assert reason in str(refused.value)
 
 
+def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
+    pipelines = components("pipeline")
+    assert set(pipelines) > DRAWS_ANEW
+    for pipeline, loss in itertools.product(pipelines, choices("loss")):
+        together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
+        if loss == "none" and pipeline in DRAWS_ANEW:
+            with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
+                put_together(whole, together)
+        else:
+            put_together(whole, together)
+
+
 COVERING = covering([combination for combination in all_of() if goes_together(combination)])
 """All pairs of choices that go together in some composition."""
 
@@ -207,7 +222,7 @@ def quick(component: Any) -> Any:
         ["pruner/criterion=soft_movement", "pruner/budget=parameters"],
         # hard needs the labels, soft reads the same text
         ["pruner/criterion=kl_taylor", "pruner.criterion.hard.reads=gold", "pruner.criterion.soft.reads=gold"],
-        ["recovery=small_model_lora", "pipeline=from_scratch", "loss=none"],
+        ["pipeline=evaluate_last", "loss=none"],
         ["schedule=rigl", "pruner=weights", "pipeline=lottery_ticket"],
         ["loss=minillm", "batches=minillm"],
         ["batches=on_policy", "+batches@batches.data=in_context"],

@@ -260,7 +260,12 @@ def _check_training(config: RunConfig) -> None:
             "lost. Choose schedule=one_shot."
         )
     draws = "initialise" in (*pipeline.before, *pipeline.repeat, *pipeline.after)
-    if config.recovery.lora is not None and config.loss.trains and draws:
+    if draws and not config.loss.trains:
+        raise ConfigError(
+            f"loss={type(config.loss).__name__} trains nothing, and the pipeline draws the weights anew: what is "
+            "measured would be random weights. Choose loss=ce or pipeline=prune_recover."
+        )
+    if config.recovery.lora is not None and draws:
         raise ConfigError(
             "recovery.lora: must be null with a pipeline that draws the weights anew: adapters leave them as they are "
             "drawn. Choose recovery.lora=null."

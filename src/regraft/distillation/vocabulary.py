@@ -31,8 +31,9 @@ def summed(student: ModelOutputs, pointwise: Pointwise, rows: torch.Tensor | Non
         pointwise: What is computed of the logits, at each position on its own.
         rows: (n,) long; the read positions that count, each perhaps more than once. None: all, once.
     """
-    if student.head is None or student.states is None:
+    if not student.lazy:
         return pointwise(student.logits_at(slice(None) if rows is None else rows).float(), slice(None)).sum()
+    assert student.head is not None and student.states is not None
     head = student.head
     states = student.states if rows is None else student.states[rows]
     total: torch.Tensor = _Summed.apply(states, head.weight, head.bias, head, pointwise, torch.is_grad_enabled())
