@@ -167,10 +167,12 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
 
 
 def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
-    pipelines = components("pipeline")
+    pipelines, batches = components("pipeline"), components("batches")
     assert set(pipelines) > DRAWS_ANEW
     for pipeline, loss in itertools.product(pipelines, choices("loss")):
         together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
+        if loss == "minillm":
+            together["batches"] = batches["minillm"]
         if loss == "none" and pipeline in DRAWS_ANEW:
             with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
                 put_together(whole, together)
