@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -142,6 +142,14 @@ class LanguageModel:
     weights that are gone are zero, and whoever changes weights keeps them so."""
 
     @property
+    def vocabulary(self) -> int:
+        """Logits that mean a token: one more than the largest number that the tokenizer gives to one.
+
+        Heads may have more, up to a round size, and those say nothing.
+        """
+        return 1 + max(self.tokenizer.get_vocab().values())
+
+    @property
     def pad_token_id(self) -> int:
         """The token that fills up rows; no position attends to it."""
         pad = self.tokenizer.pad_token_id
@@ -244,6 +252,13 @@ class Head:
 
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
+    def within(self, vocabulary: int) -> Head:
+        """The map to the first `vocabulary` logits."""
+        if len(self.weight) <= vocabulary:
+            return self
+        bias = None if self.bias is None else self.bias[:vocabulary]
+        return replace(self, weight=self.weight[:vocabulary], bias=bias)
+
 
 class ModelOutputs:
     """What a model says at the positions that a batch reads.
@@ -306,6 +321,15 @@ class ModelOutputs:
     def lazy(self) -> bool:
         """Whether logits are still to be made, by `head` of `states`."""
         return "logits" not in vars(self)
+
+    def within(self, vocabulary: int) -> ModelOutputs:
+        """The same, of the first `vocabulary` tokens alone: the logits beyond enter no softmax."""
+        parts = self.parts()
+        if self.head is not None:
+            parts["head"] = self.head.within(vocabulary)
+        if not self.lazy:
+            parts["logits"] = self.logits[:, :vocabulary]
+        return ModelOutputs(**parts)
 
     def after(self, layer: int) -> ModelOutputs:
         """What it would say if its layers ended after `layer` of them: its hidden states there, normed, into the head.
@@ -766,7 +790,7 @@ class Moment:
     """When in a training a loss is computed, and what it may use there."""
 
     share: float = 0.0
-    """Of the run's recovery steps that are done, from 0 to 1."""
+    """Of the steps over which the learning rate takes its course, those that are done: from 0 to 1."""
     generator: torch.Generator | None = None
     """For losses that draw; seeded by the run's seed and the step, so that a step that is done again draws the same."""
     learned: nn.Module | None = None
@@ -791,12 +815,22 @@ class Loss(Component, ABC):
     """What recovery minimises. Without `labels` in its needs it gets unlabelled batches."""
 
     trains: ClassVar[bool] = True
-    learning: ClassVar[bool] = False
-    """Whether `learns` makes something."""
+    uses_seed: ClassVar[bool] = False
+    """Whether it draws: what it says of the same outputs depends on the moment."""
 
     @property
     @abstractmethod
     def needs(self) -> frozenset[LossNeed]: ...
+
+    @property
+    def learning(self) -> bool:
+        """Whether `learns` makes something."""
+        return False
+
+    @property
+    def same_width(self) -> bool:
+        """Whether it compares student and teacher channel by channel of the residual stream."""
+        return False
 
     @property
     @abstractmethod
