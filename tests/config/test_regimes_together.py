@@ -12,8 +12,10 @@ from combinations import base
 
 from regraft.config.ranges import Incompatible
 from regraft.config.schema import RunConfig
+from regraft.distillation.losses.compare import Compare
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.distillation.losses.kl import KL
+from regraft.distillation.losses.language_modelling import LanguageModelling
 from regraft.distillation.losses.minillm import MiniLLM
 from regraft.distillation.losses.pseudo_label import PseudoLabel
 from regraft.distillation.losses.weighted_sum import WeightedSum
@@ -74,6 +76,8 @@ def small(**fields: int) -> Facts:
             for batches in (TeacherWritten(), OnPolicy(), DataFree(), MORE)
         ),
         ({"batches": TeacherWritten(), "loss": PseudoLabel()}, "loss=PseudoLabel compares the choices of a question"),
+        ({"batches": DataFree(), "loss": Compare()}, "loss=Compare compares the choices of a question"),
+        ({"batches": TeacherWritten(), "loss": LanguageModelling()}, "Choose loss.reads=choices"),
         (
             {"batches": OnPolicy(), "loss": WeightedSum(terms={"one": KL(), "two": PseudoLabel()})},
             "loss.terms.two=PseudoLabel compares",
@@ -119,7 +123,14 @@ def recovered(config: RunConfig, folder: Path) -> list[StageRecord]:
         ({"batches": InContext(shots=2), "loss": WeightedSum(terms={"ce": CrossEntropy(**BOTH), "kl": KL()})}, "shown"),  # type: ignore[arg-type]
         ({"batches": DataFree(number=6, tokens=5), "teacher": Cached()}, "texts"),
         ({"batches": MIXED, "loss": MiniLLM(), "lora": Lora()}, "student_steps"),
-        ({"batches": TeacherWritten(tokens=3), "schedule": Iterative(steps=2)}, "texts"),
+        (
+            {
+                "batches": TeacherWritten(tokens=3),
+                "schedule": Iterative(steps=2),
+                "loss": LanguageModelling(reads="choices", positions="answer"),
+            },
+            "texts",
+        ),
         ({"batches": MORE, "teacher": Cached()}, "extra"),
         ({"batches": OnPolicy(share=1.0, data=InContext(shots=2))}, "shown"),
     ],
