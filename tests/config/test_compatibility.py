@@ -41,6 +41,8 @@ CHANNEL_BY_CHANNEL = {"hints", "kl_hints", "distilbert"}
 """Losses that compare the hidden states of student and teacher."""
 DRAWS_ANEW = {"from_scratch", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
 """Pipelines in which weights are drawn that nothing but the recovery trains."""
+OWN_BATCHES = {"minillm": "minillm"}
+"""Loss -> the batches without which it is refused."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -49,7 +51,7 @@ def goes_together(combination: Combination) -> bool:
     criterion, structure, allocation, schedule, loss = combination
     if structure not in SCORES[criterion]:
         return False
-    if loss == "minillm":
+    if loss in OWN_BATCHES:
         return False  # it corrects for who wrote a text, and here the questions are read
     if structure in (HIDDEN, LAYERS, PATTERN) and allocation != "layerwise":
         return False  # nothing to share out: one group, or a pattern that says it all
@@ -185,8 +187,7 @@ def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]
     assert set(pipelines) > DRAWS_ANEW
     for pipeline, loss in itertools.product(pipelines, choices("loss")):
         together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
-        if loss == "minillm":
-            together["batches"] = batches["minillm"]
+        together["batches"] = batches[OWN_BATCHES.get(loss, "questions")]
         if loss == "none" and pipeline in DRAWS_ANEW:
             with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
                 put_together(whole, together)
@@ -226,7 +227,8 @@ def test_every_loss_recovers(
 ) -> None:
     """Those that no composition above holds."""
     runtime = dataclasses.replace(whole.runtime, cache=str(cache))
-    config = dataclasses.replace(put_together(whole, {"loss": parts["loss"][loss]}), runtime=runtime)
+    together = {"loss": parts["loss"][loss], "batches": components("batches")[OWN_BATCHES.get(loss, "questions")]}
+    config = dataclasses.replace(put_together(whole, together), runtime=runtime)
     record = run(config, tmp_path, {"seed": 0, "sparsity": config.sparsity}, {}, "combinations")
     assert record.status == "finished", record.error
 
