@@ -930,6 +930,11 @@ class TeacherContext:
     """Takes plain data on the teacher for the stage's record."""
     needs: frozenset[LossNeed] = frozenset()
     """What the loss asks for: with `hidden_states` or `attentions` the teacher's are wanted too."""
+    previous: Callable[[], LanguageModel] | None = None
+    """Loads the model that left the run's recovery before this one, the dense one before the first; for teachers with
+    `reads_previous`."""
+    previous_key: str = ""
+    """Names its weights."""
 
 
 class Teacher(Component, ABC):
@@ -941,6 +946,24 @@ class Teacher(Component, ABC):
     """Whether it must see all batches before the training begins."""
     writes: ClassVar[bool] = False
     """Whether `writer` gives a model."""
+    reads_previous: ClassVar[bool] = False
+    """Whether the recovery before this one made it."""
+    follows: ClassVar[bool] = False
+    """Whether it is made of the student's own weights while they train."""
+
+    @property
+    def shaped_as_dense(self) -> bool:
+        """Whether the student must have the dense model's shapes."""
+        return False
+
+    @property
+    def tasks(self) -> frozenset[str] | None:
+        """The tasks of a union whose questions alone it can answer, by name; None: it answers all."""
+        return None
+
+    def members(self) -> Iterator[Teacher]:
+        """Itself, and the teachers that it is made of."""
+        yield self
 
     def writer(self, context: TeacherContext) -> LanguageModel:
         """The one model that teaches, for batches that it writes; on the student's device."""

@@ -44,7 +44,7 @@ from regraft.tracking.replay import info, steps
 log = logging.getLogger(__name__)
 
 KEPT = "model"
-"""Folder of a cached recover stage with its weights, kept with `save_model=true`: a new metric then trains nothing."""
+"""Folder of a cached recover stage with its weights, kept with `save_model=true` and where it may teach the next."""
 REMOVED = "removed.json"
 """Beside it: which units its model lacks, in the numbering of the dense model."""
 ORIGINS = {"prepare": prepare.dense, "load": load.saved}
@@ -154,7 +154,7 @@ def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Line
     """
     model = Lineage("", _nothing)
     stages = plan(context.config)
-    anchors = {stage.anchor for stage in stages}
+    anchors = {stage.anchor for stage in stages} | {stage.teacher for stage in stages}
     for stage in stages:
         if stage.name in ORIGINS:
             model = ORIGINS[stage.name](stage, context)
@@ -194,7 +194,8 @@ def perform(stage: PlannedStage, before: Lineage, context: Context) -> tuple[Out
         model = before.take() if changes else before.read()
         outcome = work(stage, model, context)
         replace(outcome, seconds=outcome.seconds + time.perf_counter() - started).save(folder)
-        if stage.name == "recover" and context.config.save_model:
+        # what a recovery before this one teaches, this one may teach the next
+        if stage.name == "recover" and (context.config.save_model or stage.teacher):
             export.save(model, folder / KEPT)
             (folder / REMOVED).write_text(json.dumps(model.removed), encoding="utf-8")
         made.append(model)

@@ -13,7 +13,9 @@ from combinations import GROUPS, Combination, all_of, base, choices, components,
 
 from regraft.config.ranges import Incompatible
 from regraft.config.schema import RunConfig, load
+from regraft.distillation.teachers.several import Several
 from regraft.run import run
+from regraft.tasks.union import Union
 
 NEURONS, HEADS, HIDDEN, LAYERS, WEIGHTS, PATTERN = "mlp_neurons", "kv_groups", "hidden", "layers", "weights", "n_m"
 EVERY = {NEURONS, HEADS, HIDDEN, LAYERS, WEIGHTS, PATTERN}
@@ -37,9 +39,10 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 """Allocations that know how much goes before anything is scored."""
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
+SEVERAL = ("teacher=several", "+teacher@teacher.teachers.a=dense")
 CHANNEL_BY_CHANNEL = {"hints", "kl_hints", "distilbert"}
 """Losses that compare the hidden states of student and teacher."""
-DRAWS_ANEW = {"from_scratch", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
+DRAWS_ANEW = {"from_scratch", "generations", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
 """Pipelines in which weights are drawn that nothing but the recovery trains."""
 OWN_BATCHES = {"minillm": "minillm"}
 """Loss -> the batches without which it is refused."""
@@ -174,6 +177,12 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
         (["loss=minillm"], "with alpha=0.2 it must be given texts that are all drawn at temperature 1"),
         (["batches=on_policy", "loss=ce"], "batches=OnPolicy hold no right answers, which loss=CrossEntropy needs"),
+        (["recovery=small_model_lora", "pipeline=generations"], "adapters leave them as they are drawn"),
+        (["teacher=ema", "loss=ce_kl", "recovery=small_model_lora"], "teacher=Ema averages the student's weights, and"),
+        (["teacher=ema", "loss=ce_kl", "runtime.shard=true"], "shard=true: must be false with teacher=Ema"),
+        (["teacher=ema", "teacher.start=dense"], "of whose shapes the student has lost mlp_neurons"),
+        ([*SEVERAL, "+teacher@teacher.teachers.b=ema", "runtime.shard=true"], "must be false with teacher=Ema"),
+        ([*SEVERAL, "teacher.weighting=by_task"], "answers by task (a), and the tasks are others: task=facts is one"),
     ],
 )
 def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: list[str], reason: str) -> None:
@@ -257,7 +266,27 @@ def quick(component: Any) -> Any:
         ["loss=minillm", "batches=minillm"],
         ["batches=on_policy", "+batches@batches.data=in_context"],
         ["batches=more_questions", "task@batches.extra=commonsense_qa"],
+        # a teacher that nobody asks
+        ["teacher=ema", "loss=ce", "recovery=small_model_lora"],
+        # the dense model's shapes are there
+        ["teacher=ema", "teacher.start=dense", "pruner=weights"],
+        ["teacher=ema", "teacher.start=dense", "sparsity=0"],
+        [*SEVERAL, "+teacher@teacher.teachers.b=cached", "+teacher.weights.b=2", "teacher.mean=geometric"],
     ],
 )
 def test_what_only_looks_like_it_is_let_through(overrides: list[str]) -> None:
     load(composed(*overrides))
+
+
+def test_each_task_of_a_union_wants_a_teacher_of_its_name(whole: RunConfig) -> None:
+    union = Union(tasks={"a": whole.task, "b": whole.task})
+
+    def by_task(*names: str) -> Several:
+        return Several(teachers=dict.fromkeys(names, whole.teacher), weighting="by_task")
+
+    for names in (("a", "b"), ("a", "b", "more")):
+        put_together(whole, {"task": union, "teacher": by_task(*names)})
+    with pytest.raises(
+        Incompatible, match=r"answers by task \(a, c\), and the tasks are others: a, b\. Choose task=union"
+    ):
+        put_together(whole, {"task": union, "teacher": by_task("a", "c")})

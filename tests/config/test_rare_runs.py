@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from combinations import composed
 
 from regraft.config.schema import load
+from regraft.distillation.teachers.cached import Cached
+from regraft.distillation.teachers.dense import Dense
+from regraft.distillation.teachers.ema import Ema
+from regraft.distillation.teachers.several import Several
+from regraft.interfaces import Teacher
 from regraft.records import Record
 from regraft.run import run
+from regraft.tasks.union import Union
 
 NEURONS = "pruner/criterion@pruner.parts.neurons.criterion"
 COMBINED = ("pruner=combined", "pruner.parts.depth.weight=1", "pruner.parts.depth.most=0.34")
@@ -22,9 +29,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("rare")
 
 
-def finished(cache: Path, folder: Path, *overrides: str) -> Record:
+def finished(cache: Path, folder: Path, *overrides: str, **parts: Any) -> Record:
     config = load(composed(*overrides))
-    config = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, cache=str(cache)))
+    runtime = dataclasses.replace(config.runtime, cache=str(cache))
+    config = dataclasses.replace(config, runtime=runtime, **parts)
     record = run(config, folder, {"seed": 0, "sparsity": config.sparsity}, {}, "rare")
     assert record.status == "finished", record.error
     return record
@@ -71,3 +79,21 @@ def test_what_trains_while_it_scores_trains_weights_and_no_adapters(
     pytest.importorskip("peft")
     own = (f"pruner/criterion={criterion}", "pruner.criterion.steps=2", "recovery=small_model_lora", "recovery.steps=2")
     assert pruned(finished(cache, tmp_path, *own))["mlp_neurons"] == [16, 16, 16]
+
+
+@pytest.mark.parametrize("weighting", ["by_task", "confidence"])
+def test_several_teachers_of_a_union_of_tasks(weighting: Any, cache: Path, tmp_path: Path) -> None:
+    task: Any = load(composed()).task
+    other = dataclasses.replace(task, world=dataclasses.replace(task.world, exceptions=0.5))
+    teachers: dict[str, Teacher] = {"one": Ema() if weighting == "confidence" else Dense(), "two": Cached()}
+    record = finished(
+        cache,
+        tmp_path,
+        "loss=kl",
+        task=Union(tasks={"one": task, "two": other}),
+        teacher=Several(teachers=teachers, weighting=weighting),
+    )
+    (stage,) = [stage for stage in record.stages if stage.stage == "recover"]
+    told = stage.details["teacher"]
+    assert told["teachers"]["two"]["kept"] == "hidden_states"
+    assert told["parameters"] == sum(own["parameters"] for own in told["teachers"].values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas
 import pytest
 import torch
 from conftest import BRIEF, numbers
@@ -12,11 +13,13 @@ from omegaconf import OmegaConf, open_dict
 
 from regraft.__main__ import conf
 from regraft.config.schema import RunConfig
-from regraft.interfaces import LanguageModel
+from regraft.distillation.teachers.previous import Previous
+from regraft.interfaces import LanguageModel, TeacherContext
 from regraft.models import export
-from regraft.records import Record
+from regraft.records import TRAINING, Record, StageRecord
 from regraft.run import run
 from regraft.stages import rewind
+from regraft.stages.fingerprints import weights
 from regraft.sweeps.identity import register, typed
 
 SMALL = (
@@ -112,6 +115,58 @@ def test_units_that_are_cut_are_rewound_too(walked) -> None:
     assert units == [stage.fingerprints["units"] for stage in control.stages if stage.stage == "prune"]
     up = "model.layers.0.mlp.up_proj.weight"
     assert not torch.allclose(model.model.state_dict()[up], other.model.state_dict()[up], atol=1e-2)
+
+
+def recovered(record: Record) -> list[StageRecord]:
+    return [stage for stage in record.stages if stage.stage == "recover"]
+
+
+@pytest.mark.parametrize(
+    "shape", [("pipeline=generations", "pipeline.times=2"), ("schedule=iterative", "schedule.steps=2")]
+)
+def test_what_was_recovered_before_teaches_and_what_is_known_of_it_is_not_done_again(
+    walked, monkeypatch: pytest.MonkeyPatch, shape: tuple[str, ...]
+) -> None:
+    taught: list[str] = []
+    real = Previous.load
+
+    def watched(self: Previous, context: TeacherContext) -> LanguageModel:
+        model = real(self, context)
+        taught.append(weights(model.model))
+        return model
+
+    monkeypatch.setattr(Previous, "load", watched)
+    own = (*shape, "loss=kl", "teacher=previous", "sparsity=0.5", "recovery.learning_rate=1e-2")
+    record, model = walked(*own)
+    (pruned, *_) = [stage for stage in record.stages if stage.stage == "prune"]
+    behind = record.stages[record.stages.index(recovered(record)[0]) + 2]
+    # the dense model, then what left the first recovery: it is what the next stage but one was given
+    assert taught == [pruned.fingerprints["model_in"], behind.fingerprints["model_in"]]
+    assert len({*taught, *(stage.fingerprints["model_in"] for stage in recovered(record))}) == 4
+    if "schedule.steps=2" not in shape:
+        assert [stage.details["first_step"] for stage in recovered(record)] == [0, 4]
+        # one generation more begins from what is kept
+        taught.clear()
+        more, _ = walked(*own, "pipeline.times=3")
+        assert [stage.reused for stage in recovered(more)] == [True, True, False]
+        assert taught == [weights(model.model)]
+
+
+def test_a_student_of_another_shape_is_taught_by_a_larger_model(walked, tmp_path: Path) -> None:
+    """Three layers instead of two, and narrower: drawn anew, it never was a part of its teacher."""
+    large = [f"teacher.{own}" for own in SMALL if own.startswith("model.")]
+    record, model = walked(
+        *("model.hidden_size=16", "model.intermediate_size=24", "model.num_hidden_layers=3", "model.steps=1"),
+        *("teacher=other", "model@teacher.model=tiny_olmo2", *large),
+        *("pipeline=from_scratch", "sparsity=0", "loss=kl", "recovery.learning_rate=1e-2", "recovery.steps=12"),
+    )
+    assert (model.model.config.hidden_size, model.model.config.num_hidden_layers) == (16, 3)
+    (stage,) = recovered(record)
+    assert stage.details["teacher"]["parameters"] > 2 * model.model.num_parameters()
+    # it comes nearer to its teacher: the loss is the KL to it
+    (table,) = tmp_path.glob(f"run*/{TRAINING}")
+    loss = pandas.read_parquet(table)["loss"]
+    assert loss.iloc[-1] < 0.8 * loss.iloc[0]
 
 
 def test_a_share_that_rounds_to_no_unit_is_told_each_time(walked, caplog: pytest.LogCaptureFixture) -> None:

@@ -36,7 +36,7 @@ def check(folder: Path, together: str, alone: str) -> Record:
     assert [stage.fingerprints for stage in one.stages[:4]] == [stage.fingerprints for stage in other.stages[:4]]
     expected = values(other)
     for key, value in values(one).items():
-        if not key[2].startswith(("accuracy", "dense_agreement")):  # which may turn on the last digit
+        if not key[2].startswith(("accuracy", "dense_agreement", "ece")):  # which may turn on the last digit
             assert value == pytest.approx(expected[key], rel=1e-3, abs=1e-6), key
     lines, others = (
         pandas.read_parquet(folder / "multirun" / name / record.run_id / "training.parquet")
@@ -78,6 +78,26 @@ def test_two_processes_that_are_stopped_go_on_as_one_would(regraft: Regraft, tmp
     told = process.communicate(timeout=200)[0]
     assert process.returncode == 0, told
     assert regraft(*run, "sweep=alone").returncode == 0
+    check(tmp_path, "together", "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "taught",
+    [
+        ["teacher=ema", "teacher.decay=0.7", "loss=ce_kl"],
+        ["teacher=previous", "loss=kl", "schedule=iterative", "schedule.steps=2"],
+    ],
+)
+def test_two_processes_share_a_teacher_that_the_run_made(
+    regraft: Regraft, tmp_path: Path, warm_cache: Path, taught: list[str]
+) -> None:
+    run = [*taught, "sparsity=0.6", "recovery.batch_size=15", "recovery.steps=10", *LONG]
+    process = torchrun(tmp_path, warm_cache, *run, "sweep=together")
+    told = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, told
+    alone = regraft(*run, "sweep=alone")
+    assert alone.returncode == 0, alone.stderr
     check(tmp_path, "together", "alone")
 
 

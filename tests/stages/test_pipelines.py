@@ -85,12 +85,65 @@ def test_the_reinitialised_control_draws_other_weights_on_the_same_masks(compose
     assert stages(late, "recover")[-1].first_share == 0, "what is drawn anew trains from the beginning"
 
 
+PREVIOUS = ("teacher=previous", "loss=kl")
+
+
+def test_the_previous_step_teaches_the_next(composed: Composed) -> None:
+    steps = ("schedule=iterative", "schedule.steps=3")
+    config = composed(*steps, *PREVIOUS)
+    (dense, *_), recovers = plan(config), stages(config, "recover")
+    assert [stage.teacher for stage in recovers] == [dense.key, recovers[0].model_after, recovers[1].model_after]
+    plain = stages(composed(*steps), "recover")
+    assert [stage.teacher for stage in plain] == [""] * 3
+    assert not {stage.key for stage in plain} & {stage.key for stage in recovers}
+    # who asks no teacher has none
+    own, other = (composed(*steps, "loss=ce", *teacher) for teacher in ([], ["teacher=previous"]))
+    assert keys(own) == keys(other) and not any(stage.teacher for stage in plan(other))
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        ["teacher=cached", "teacher@teacher.teacher=previous"],
+        ["teacher=several", "+teacher@teacher.teachers.a=dense", "+teacher@teacher.teachers.b=previous"],
+    ],
+)
+def test_who_asks_the_previous_model_depends_on_it(composed: Composed, teacher: list[str]) -> None:
+    steps = ("schedule=iterative", "schedule.steps=2")
+    config = composed(*steps, *teacher)
+    first, second = stages(config, "recover")
+    assert second.teacher == first.model_after
+
+
+def test_generations_are_drawn_anew_and_each_teaches_the_next(composed: Composed) -> None:
+    config = composed("pipeline=generations", "sparsity=0", *PREVIOUS)
+    names = [stage.name for stage in plan(config)]
+    assert names == ["prepare", "evaluate", "prune", "evaluate", *3 * ["initialise", "recover", "evaluate"]]
+    draws, recovers = stages(config, "initialise"), stages(config, "recover")
+    assert [stage.draw for stage in draws] == [0, 1, 2]
+    assert [stage.teacher for stage in recovers] == [plan(config)[0].key, *(s.model_after for s in recovers[:2])]
+    assert [(s.first_share, s.last_share, s.earlier_share) for s in recovers] == [(0.0, 1.0, n) for n in (0, 1, 2)]
+    # fewer generations are the first of more
+    fewer = stages(composed("pipeline=generations", "pipeline.times=2", "sparsity=0", *PREVIOUS), "recover")
+    assert [stage.key for stage in fewer] == [stage.key for stage in recovers[:2]]
+    # pruned once, drawn in that shape
+    pruned = composed("pipeline=generations", "sparsity=0.5", *PREVIOUS)
+    assert keys(pruned)["2 prune"] == keys(composed())["2 prune"]
+    assert {stage.target_sparsity for stage in stages(pruned, "recover")} == {0.5}
+    control = stages(composed("pipeline=generations", "sparsity=0", "loss=kl"), "recover")
+    assert len({stage.key for stage in (*control, *recovers)}) == 6
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
         ("pipeline.before=[prepare]", r"pipeline\.before=\['prepare'\]: must be \[prepare, evaluate\] or"),
         ("pipeline.after=[prune,evaluate]", "a list without prepare and prune"),
-        ("pipeline.after=[recover,evaluate]", "a list without recover, unless repeat rewinds"),
+        ("pipeline.after=[recover,evaluate]", "one recover at most, and initialise before it, unless repeat rewinds"),
+        ("pipeline.after=[recover,initialise,evaluate]", "initialise before it"),
+        ("pipeline.after=[initialise,recover,recover,evaluate]", r"one recover at most.*pipeline\.times"),
+        ("pipeline.times=0", r"times=0: must be at least 1"),
+        ("pipeline.times=2", "1 for a pipeline with nothing in after"),
         ("pipeline.after=[recover]", "empty, or a list that ends with evaluate"),
         ("pipeline.rewind_to=0.2", "0 for a pipeline that does not rewind"),
         ("pipeline.rewind_to=1", r"must be in \[0, 1\)"),

@@ -80,16 +80,18 @@ def _check_teaching(config: RunConfig) -> None:
             f"teacher={chosen} gives no {' or '.join(sorted(missing))}, which loss={type(loss).__name__} needs. "
             "Choose teacher=dense."
         )
-    if "teacher_logits" in loss.needs and teacher.asks_before and not batches.known:
+    before = [member for member in teacher.members() if member.asks_before]
+    if "teacher_logits" in loss.needs and before and not batches.known:
         raise ConfigError(
-            f"teacher={chosen} is asked before the training, and batches={type(batches).__name__} are written while it "
-            "goes. Choose teacher=dense."
+            f"teacher={type(before[0]).__name__} is asked before the training, and batches={type(batches).__name__} "
+            "are written while it goes. Choose teacher=dense."
         )
     if batches.needs_writer and not teacher.writes:
         raise ConfigError(
             f"batches={type(batches).__name__} are written by the teacher, and teacher={chosen} is not one model. "
             "Choose teacher=dense."
         )
+    _check_following(config)
     narrower = config.sparsity > 0 and any(one.structure.kind == "hidden" for one in config.pruner.pruners)
     if loss.same_width and narrower and "prune" in config.pipeline.repeat:
         raise ConfigError(
@@ -165,6 +167,38 @@ def _every_loss(key: str, component: Component) -> Iterator[tuple[str, Loss]]:
     for name, loss in _losses(key, component):
         yield name, loss
         yield from _every_loss(name, loss)
+
+
+def _check_following(config: RunConfig) -> None:
+    """Teachers that follow the student, go back to the dense model's weights, or answer some tasks alone can do so."""
+    if "teacher_logits" not in config.loss.needs:
+        return
+    tasks = frozenset(getattr(config.task, "tasks", ()))
+    for teacher in config.teacher.members():
+        chosen = type(teacher).__name__
+        if teacher.follows and config.recovery.lora is not None:
+            raise ConfigError(
+                f"teacher={chosen} averages the student's weights, and with recovery.lora those that train are "
+                "adapters, whose average is not that of the weights. Choose recovery.lora=null."
+            )
+        if teacher.follows and config.runtime.shard:
+            raise ConfigError(
+                f"runtime.shard=true: must be false with teacher={chosen}, which averages whole weights. Choose "
+                "runtime.shard=false."
+            )
+        cut = [pruner.structure.name for pruner in config.pruner.pruners if pruner.structure.kind != "weights"]
+        if teacher.shaped_as_dense and config.sparsity > 0 and cut:
+            raise ConfigError(
+                f"teacher={chosen} starts as the dense model, of whose shapes the student has lost {cut[0]}: no "
+                "average of both is a model. Choose teacher.start=student or pruner/structure=weights."
+            )
+        if teacher.tasks is not None and (not tasks or tasks - teacher.tasks):
+            found = ", ".join(sorted(tasks)) or f"task={config.task.name} is one"
+            raise ConfigError(
+                f"teacher={chosen} answers by task ({', '.join(sorted(teacher.tasks))}), and the tasks are others: "
+                f"{found}. Choose task=union with a teacher named as each of its tasks, or "
+                "teacher.weighting=confidence."
+            )
 
 
 def _check_losses(key: str, component: Component) -> None:

@@ -3,7 +3,8 @@
 `initialise` draws the weights anew, as the architecture draws them, and keeps what pruning decided. `rewind` gives what
 is left the weights that it had before the first pruning, or early in a training that comes before it (`rewind_to`):
 each recovery then goes the whole way from there, so a pipeline that rewinds trains as often as it prunes, and once
-more.
+more. A recovery in `after` goes the whole way too: from where the run rewound to, or from weights that are drawn anew,
+and so, `times` times, in generations.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Pipeline(Component):
     that prune alike."""
     after: tuple[StageName, ...] = ()
     """Stages after the last step. The last of all stages must be `evaluate`: a run that measures nothing is no run."""
+    times: int = 1
+    """How often the stages of `after` come: the number of generations."""
     rewind_to: float = 0.0
     """With `rewind`: the share of the recovery's steps that are trained before all else, and to whose end it goes back
     (the k of lottery tickets); 0 goes back to what entered the first stage of `repeat`."""
@@ -43,8 +46,17 @@ class Pipeline(Component):
         require(ends, "after", list(self.after), "empty, or a list that ends with evaluate")
         others = {"prepare", "prune"} & set(self.after)
         require(not others, "after", list(self.after), "a list without prepare and prune")
-        again = self.rewinds or "recover" not in self.after
-        require(again, "after", list(self.after), "a list without recover, unless repeat rewinds")
+        first = "initialise" in self.after[: self.after.index("recover")] if "recover" in self.after else True
+        again = first and self.after.count("recover") < 2
+        require(
+            self.rewinds or again,
+            "after",
+            list(self.after),
+            "a list with one recover at most, and initialise before it, unless repeat rewinds",
+            "Repeat it with pipeline.times.",
+        )
+        require(self.times >= 1, "times", self.times, "at least 1")
+        require(self.times == 1 or bool(self.after), "times", self.times, "1 for a pipeline with nothing in after")
         share = self.rewind_to
         require(0 <= share < 1, "rewind_to", share, "in [0, 1)")
         require(share == 0 or self.rewinds, "rewind_to", share, "0 for a pipeline that does not rewind")

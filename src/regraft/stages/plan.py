@@ -48,6 +48,8 @@ class PlannedStage:
     """Recover: the steps that the run has trained before, as a share; above 1 where it trains again and again."""
     anchor: str = ""
     """Rewind: key of the model whose weights the survivors get back."""
+    teacher: str = ""
+    """Recover: key of the model that left the recovery before, if it teaches; the dense one's before the first."""
     draw: int = 0
     """Initialise: how many times the run has drawn weights before, so that no draw is made twice."""
 
@@ -78,10 +80,12 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
         return tuple(stages)
     pipeline = config.pipeline
     reached, draws, start, trained = 0.0, 0, 0.0, 0.0
+    # of the recovery before
+    recovered = ""
 
     def follow(name: StageName, target: float, share: float) -> None:
         """One stage after the dense model's evaluation; its recovery takes `share` of the steps, from `start`."""
-        nonlocal reached, draws, start, trained
+        nonlocal reached, draws, start, trained, recovered
         if name == "prune":
             reached = target
             add(name, _prune_key(config, model, dense, target), target_sparsity=reached)
@@ -97,16 +101,19 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
         elif name == "recover":
             span = (start, 1.0 if pipeline.rewinds and share == 1 else start + share)
             whole = pipeline.rewinds and span != (0.0, 1.0)
+            previous = recovered or dense if _reads_previous(config) else ""
             add(
                 name,
-                _recover_key(config, model, dense, span, whole),
+                _recover_key(config, model, dense, span, whole, previous),
                 target_sparsity=reached,
                 first_share=span[0],
                 last_share=span[1],
                 whole_course=whole,
-                earlier_share=trained if pipeline.rewinds else start,
+                earlier_share=trained,
+                teacher=previous,
             )
-            start, trained = span[1], trained + span[1] - span[0]
+            start, trained = span[1], trained + (span[1] - span[0] if pipeline.rewinds else share)
+            recovered = model
         else:
             add(name, evaluate_key(config, model, dense), target_sparsity=reached)
 
@@ -124,7 +131,7 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
     for target, share in zip(targets, shares, strict=True):
         for name in pipeline.repeat:
             follow(name, target, 1.0 if pipeline.rewinds else share)
-    for name in pipeline.after:
+    for name in pipeline.after * pipeline.times:
         follow(name, config.sparsity, 1.0)
     return tuple(stages)
 
@@ -184,7 +191,18 @@ def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
     return digest(identity)
 
 
-def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, float], whole_course: bool) -> str:
+def _teaches(config: RunConfig) -> bool:
+    """Whether a recovery asks the teacher anything."""
+    return config.loss.trains and ("teacher_logits" in config.loss.needs or config.batches.needs_writer)
+
+
+def _reads_previous(config: RunConfig) -> bool:
+    return _teaches(config) and any(teacher.reads_previous for teacher in config.teacher.members())
+
+
+def _recover_key(
+    config: RunConfig, model: str, dense: str, span: tuple[float, float], whole_course: bool, previous: str
+) -> str:
     if not config.loss.trains:
         return model
     identity: dict[str, Any] = {
@@ -195,8 +213,10 @@ def _recover_key(config: RunConfig, model: str, dense: str, span: tuple[float, f
         "seed": config.seed,
         "span": [round(share, 9) for share in span],
     }
-    if "teacher_logits" in config.loss.needs or config.batches.needs_writer:
+    if _teaches(config):
         identity |= {"teacher": described(config.teacher), "dense": dense}
+    if previous:
+        identity["previous"] = previous
     if config.batches != Asked():
         identity["batches"] = described(config.batches)
     if whole_course:

@@ -52,6 +52,8 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         autocast=lambda: autocast(model.model, training.precision),
         report=reported.update,
         needs=loss.needs,
+        previous=context.anchors[stage.teacher].take if stage.teacher else None,
+        previous_key=stage.teacher,
     )
     written: dict[str, Any] = {}
     batches = config.batches.source(
@@ -70,7 +72,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
             processes=context.processes.count,
             cache=context.cache,
             writer=lambda: config.teacher.writer(known),
-            writer_key=[described(config.teacher), context.dense.key],
+            writer_key=[described(config.teacher), context.dense.key, *([stage.teacher] if stage.teacher else [])],
             autocast=known.autocast,
             report=written.update,
             preparation=lambda: _told_of(context.splits.preparation, labels=config.batches.shows_labels),
@@ -78,7 +80,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     )
     teacher = None
     if "teacher_logits" in loss.needs:
-        if config.teacher.asks_before:
+        if any(teacher.asks_before for teacher in config.teacher.members()):
             known = replace(
                 known,
                 questions=lambda: (move(batch.for_teacher or batch, context.device) for batch in batches.each()),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,15 +48,33 @@ class Cached(Teacher):
     asks_before = True
     writes = True
 
-    teacher: OneModel = Dense()
-    """Who is asked."""
+    teacher: Teacher = Dense()
+    """Who is asked: a teacher that is one model. Of several, each is kept on its own."""
     keep: Literal["hidden_states", "top_k"] = "hidden_states"
     """What is kept of an answer: `hidden_states`, exact but for rounding, or `top_k`, smaller if hidden_size > 2 k."""
     k: int = 64
     """Tokens that are kept of each position with `top_k`."""
 
     def __post_init__(self) -> None:
+        require(
+            isinstance(self.teacher, OneModel),
+            "teacher",
+            type(self.teacher).__name__,
+            "one model whose weights are known before the training (dense, previous, other)",
+            "What an average of the student says changes with it; of several teachers each is kept on its own: choose "
+            "teacher=several with cached ones among its teachers.",
+        )
         require(self.k >= 1, "k", self.k, "at least 1")
+
+    @property
+    def asked(self) -> OneModel:
+        """Who is asked."""
+        assert isinstance(self.teacher, OneModel)
+        return self.teacher
+
+    def members(self) -> Iterator[Teacher]:
+        yield self
+        yield self.teacher
 
     def writer(self, context: TeacherContext) -> LanguageModel:
         return self.teacher.writer(context)
@@ -66,7 +84,7 @@ class Cached(Teacher):
             {
                 "format": FORMAT,
                 "asked": described(self.teacher),
-                "teacher": self.teacher.identity(context),
+                "teacher": self.asked.identity(context),
                 "vocabulary": _vocabulary(context),
                 "questions": context.questions_key,
                 "keep": self.keep if self.keep == "hidden_states" else self.k,
@@ -143,7 +161,7 @@ def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -
 
     from regraft.models.forward import forward
 
-    model = teacher.teacher.checked(context).model
+    model = teacher.asked.checked(context).model
     states: list[torch.Tensor] = []
     spans: dict[str, tuple[int, int]] = {}
     for batch in context.questions():
