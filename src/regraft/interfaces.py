@@ -87,6 +87,9 @@ class EncodedQuestion:
     answer: int | None = None
     characters: tuple[int, ...] = ()
     """Length of each choice's text in characters, for per-character scores; empty counts each as one."""
+    unread: int = 0
+    """Tokens at the beginning of the context that nothing is read at, whatever the positions: what a teacher is shown
+    before the question."""
 
     @property
     def length(self) -> int:
@@ -852,6 +855,16 @@ class Loss(Component, ABC):
             moment: When in the training.
         """
 
+    @property
+    def compares_choices(self) -> bool:
+        """Whether it weighs the choices of a question against one another: what somebody wrote has no other."""
+        return False
+
+    @property
+    def drawn_with(self) -> float | None:
+        """The share of the teacher in the distribution that its texts must be drawn from; None takes any text."""
+        return None
+
     def learns(self, student: ModelOutputs, teacher: ModelOutputs | None) -> nn.Module | None:
         """What is trained beside the student and thrown away with the training, such as a projection.
 
@@ -1031,6 +1044,8 @@ class BatchContext:
     report: Callable[[Mapping[str, Any]], None] = lambda told: None
     """Takes plain data on what was written for the stage's record. `written_tokens` and `written_flops`, what writing
     it read and computed, are part of the training's cost."""
+    preparation: Callable[[], Sequence[AnyQuestion]] = lambda: ()
+    """The questions of preparation, none of which recovery asks; with answers only for batches with `shows_labels`."""
 
 
 class Batches(Component, ABC):
@@ -1038,10 +1053,38 @@ class Batches(Component, ABC):
 
     known: ClassVar[bool] = True
     """Whether all texts are known before the training begins: then a teacher can be asked about them once."""
-    needs_writer: ClassVar[bool] = False
-    """Whether the teacher writes (some of) the texts."""
+    written: ClassVar[bool] = False
+    """Whether texts are written: one behind the question, in place of its choices."""
     labelled: ClassVar[bool] = True
     """Whether a loss that needs labels finds them."""
+
+    @property
+    def needs_writer(self) -> bool:
+        """Whether the teacher writes, or helps to write, what is read."""
+        return False
+
+    @property
+    def follows(self) -> bool:
+        """Whether the student writes as it is at each step."""
+        return False
+
+    @property
+    def shows(self) -> int:
+        """Number of preparation's questions that the teacher is shown before each question, and the student is not."""
+        return 0
+
+    @property
+    def shows_labels(self) -> bool:
+        """Whether right answers are in what the teacher is shown."""
+        return False
+
+    @property
+    def drawn_with(self) -> float | None:
+        """The share of the teacher in the distribution that texts are drawn from, its temperature being 1.
+
+        None: it is another distribution, or not all texts are drawn.
+        """
+        return None
 
     def texts(self, questions: int) -> int:
         """How many texts make an epoch.

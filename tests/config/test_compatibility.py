@@ -44,6 +44,8 @@ CHANNEL_BY_CHANNEL = {"hints", "kl_hints", "distilbert"}
 """Losses that compare the hidden states of student and teacher."""
 DRAWS_ANEW = {"from_scratch", "generations", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
 """Pipelines in which weights are drawn that nothing but the recovery trains."""
+OWN_BATCHES = {"minillm": "minillm"}
+"""Loss -> the batches without which it is refused."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -52,6 +54,8 @@ def goes_together(combination: Combination) -> bool:
     criterion, structure, allocation, schedule, loss = combination
     if structure not in SCORES[criterion]:
         return False
+    if loss in OWN_BATCHES:
+        return False  # it corrects for who wrote a text, and here the questions are read
     if structure in (HIDDEN, LAYERS, PATTERN) and allocation != "layerwise":
         return False  # nothing to share out: one group, or a pattern that says it all
     if allocation == "erk" and structure != WEIGHTS:
@@ -171,6 +175,8 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["schedule=rigl", "pruner=weights", "loss=none"], "loss=NoRecovery nothing trains"),
         (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
+        (["loss=minillm"], "with alpha=0.2 it must be given texts that are all drawn at temperature 1"),
+        (["batches=on_policy", "loss=ce"], "batches=OnPolicy hold no right answers, which loss=CrossEntropy needs"),
         (["recovery=small_model_lora", "pipeline=generations"], "adapters leave them as they are drawn"),
         (["teacher=ema", "loss=ce_kl", "recovery=small_model_lora"], "teacher=Ema averages the student's weights, and"),
         (["teacher=ema", "loss=ce_kl", "runtime.shard=true"], "shard=true: must be false with teacher=Ema"),
@@ -195,10 +201,11 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
 
 
 def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
-    pipelines = components("pipeline")
+    pipelines, batches = components("pipeline"), components("batches")
     assert set(pipelines) > DRAWS_ANEW
     for pipeline, loss in itertools.product(pipelines, choices("loss")):
         together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
+        together["batches"] = batches[OWN_BATCHES.get(loss, "questions")]
         if loss == "none" and pipeline in DRAWS_ANEW:
             with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
                 put_together(whole, together)
@@ -238,7 +245,8 @@ def test_every_loss_recovers(
 ) -> None:
     """Those that no composition above holds."""
     runtime = dataclasses.replace(whole.runtime, cache=str(cache))
-    config = dataclasses.replace(put_together(whole, {"loss": parts["loss"][loss]}), runtime=runtime)
+    together = {"loss": parts["loss"][loss], "batches": components("batches")[OWN_BATCHES.get(loss, "questions")]}
+    config = dataclasses.replace(put_together(whole, together), runtime=runtime)
     record = run(config, tmp_path, {"seed": 0, "sparsity": config.sparsity}, {}, "combinations")
     assert record.status == "finished", record.error
 
@@ -264,6 +272,9 @@ def quick(component: Any) -> Any:
         ["pruner/structure=hidden", "loss=kl_hints", "loss.terms.hints.projection=learned"],
         ["pipeline=evaluate_last", "loss=none"],
         ["schedule=rigl", "pruner=weights", "pipeline=lottery_ticket"],
+        ["loss=minillm", "batches=minillm"],
+        ["batches=on_policy", "+batches@batches.data=in_context"],
+        ["batches=more_questions", "task@batches.extra=commonsense_qa"],
         # a teacher that nobody asks
         ["teacher=ema", "loss=ce", "recovery=small_model_lora"],
         # the dense model's shapes are there

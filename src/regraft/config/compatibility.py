@@ -105,6 +105,70 @@ def _check_teaching(config: RunConfig) -> None:
             f"batches={type(batches).__name__} hold no right answers, which loss={type(loss).__name__} needs. Choose a "
             "loss without labels, such as loss=kl."
         )
+    _check_written(config)
+    _check_shown(config)
+
+
+def _check_written(config: RunConfig) -> None:
+    """What somebody wrote is read, by a loss that can use it."""
+    batches, loss = config.batches, config.loss
+    chosen = type(batches).__name__
+    for name, each in (("loss", loss), *_every_loss("loss", loss)):
+        if each.drawn_with is not None and each.drawn_with != batches.drawn_with:
+            raise ConfigError(
+                f"{name}={type(each).__name__}: with alpha={each.drawn_with} it must be given texts that are all drawn "
+                f"at temperature 1 with batches.teacher_mixed={each.drawn_with}. Choose batches=minillm "
+                f"batches.teacher_mixed={each.drawn_with}."
+            )
+        if not batches.written:
+            continue
+        if each.reads == "question":
+            raise ConfigError(
+                f"{name}.reads=question: must be choices with batches={chosen}: nothing that is written would be "
+                f"read. Choose {name}.reads=choices."
+            )
+        if each.compares_choices:
+            raise ConfigError(
+                f"{name}={type(each).__name__} compares the choices of a question, and batches={chosen} hold one text "
+                "behind it. Choose loss=kl or batches=questions."
+            )
+    if batches.follows and config.runtime.shard:
+        raise ConfigError(
+            f"runtime.shard=true: must be false with batches={chosen}, which the whole student writes. Choose "
+            "runtime.shard=false."
+        )
+
+
+def _check_shown(config: RunConfig) -> None:
+    """There are examples for a teacher that is shown some, and the teacher is asked."""
+    batches, loss, task = config.batches, config.loss, config.task
+    if not batches.shows:
+        return
+    chosen = type(batches).__name__
+    if "teacher_logits" not in loss.needs:
+        raise ConfigError(
+            f"batches={chosen} show the teacher examples, and loss={type(loss).__name__} asks no teacher. "
+            "Choose loss=kl."
+        )
+    if "attentions" in loss.needs:
+        raise ConfigError(
+            f"batches={chosen} show the teacher examples that it can look at and the student cannot, and "
+            f"loss={type(loss).__name__} compares where they look. Choose loss=kl or batches=questions."
+        )
+    size = getattr(task, "preparation_size", None)
+    if not task.labelled or (size is not None and size < batches.shows):
+        there = 0 if not task.labelled else size
+        raise ConfigError(
+            f"batches={chosen} take {batches.shows} examples from the preparation questions, of which task {task.name} "
+            f"keeps {there}. Choose batches=questions, or raise task.preparation_size of a task with answers."
+        )
+
+
+def _every_loss(key: str, component: Component) -> Iterator[tuple[str, Loss]]:
+    """The losses that a component holds, at any depth."""
+    for name, loss in _losses(key, component):
+        yield name, loss
+        yield from _every_loss(name, loss)
 
 
 def _check_following(config: RunConfig) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Component, Model
+from regraft.interfaces import Component, Model, Task
 
 TARGET = "_target_"
 ENTRY_POINT = "regraft.components"
@@ -208,6 +208,8 @@ def described(value: Any) -> Any:
     """
     if isinstance(value, Model):
         return identified(value, value.identity())
+    if isinstance(value, Task):
+        return identified(value, value.identity("recovery"))
     if isinstance(value, Component):
         plain: dict[str, Any] = identified(value, {TARGET: f"{type(value).__module__}.{type(value).__qualname__}"})
         for field in dataclasses.fields(value):  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 from regraft.cache import digest
 from regraft.config.ranges import ConfigError
@@ -40,8 +40,8 @@ class Questions(BatchSource):
     processes: int = 1
 
     @classmethod
-    def of(cls, context: BatchContext, encoded: Sequence[EncodedQuestion]) -> Questions:
-        """Texts that are known, fed to the training of `context`."""
+    def of(cls, context: BatchContext, encoded: Sequence[EncodedQuestion], **more: Any) -> Self:
+        """Texts that are known, fed to the training of `context`; `more` are the fields that a subclass adds."""
         return cls(
             encoded=encoded,
             loss=context.loss,
@@ -53,6 +53,7 @@ class Questions(BatchSource):
             steps=context.steps,
             rank=context.rank,
             processes=context.processes,
+            **more,
         )
 
     @cached_property
@@ -74,19 +75,25 @@ class Questions(BatchSource):
         return digest([[self.encoded[index].id for index in step] for step in self.order])
 
     def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
+        for asked, count in self.parts(number):
+            yield self.packed(asked), count
+
+    def parts(self, number: int) -> Iterator[tuple[list[EncodedQuestion], int]]:
+        """The questions of the parts of step `number`, each with how many of them count."""
         chosen = self.order[number]
         size = -(-len(chosen) // self.accumulation)
         for start in range(0, len(chosen), size):
             part = chosen[start : start + size]
             own = part[self.rank :: self.processes]
             # all processes make the same number of passes: without a question of its own one reads the first
-            yield self._packed(own or part[:1]), len(own)
+            yield [self.encoded[index] for index in own or part[:1]], len(own)
 
     def each(self) -> Iterator[Batch]:
         """Every question once, in batches of similar length, which the hyper-parameters of training do not move."""
         from regraft.tasks.packing import length_grouped
 
-        return map(self._packed, length_grouped(self.encoded, QUESTIONS_A_BATCH, generator_seed=0))
+        for chosen in length_grouped(self.encoded, QUESTIONS_A_BATCH, generator_seed=0):
+            yield self.packed([self.encoded[index] for index in chosen])
 
     def content(self) -> str:
         """Digest of everything that can be packed: ids and tokens of the questions, and how they are read."""
@@ -95,11 +102,12 @@ class Questions(BatchSource):
         questions = sorted((q.id, q.context, q.choices, q.answer if told else None) for q in self.encoded)
         return digest([questions, self.loss.reads, self.loss.positions, drawn])
 
-    def _packed(self, chosen: Sequence[int]) -> Batch:
+    def packed(self, questions: Sequence[EncodedQuestion]) -> Batch:
+        """A batch of these, as the loss reads them."""
         from regraft.tasks.packing import pack
 
         return pack(
-            [self.encoded[index] for index in chosen],
+            questions,
             reads=self.loss.reads,
             positions=self.loss.positions,
             pad_token_id=self.pad_token_id,

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 import pandas
 import torch
 from transformers import PreTrainedModel
 
-from regraft.config.components import described
-from regraft.interfaces import (
-    AfterStep,
-    Answers,
-    AnyQuestion,
-    BatchContext,
-    BatchSource,
-    LabelledQuestion,
-    LanguageModel,
-    TeacherContext,
-)
-from regraft.models.precision import autocast, resolved_precision
+from regraft.interfaces import AfterStep, LanguageModel
 from regraft.records import TRAINING
-from regraft.recovery.budget import affordable
 from regraft.recovery.loop import Trainer
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import units, weights
 from regraft.stages.outcome import Outcome
 from regraft.stages.plan import PlannedStage
-from regraft.tasks.packing import move
+from regraft.stages.teaching import Teaching
 from regraft.tracking.replay import step
 
 
@@ -41,96 +27,22 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         TrainingDiverged: The loss is no longer a number.
     """
     config = context.config
-    loss, training = config.loss, config.recovery
     entered = weights(model.model)
-    questions: Sequence[AnyQuestion] = context.splits.recovery
-    if "labels" not in loss.needs:
-        questions = [q.unlabelled if isinstance(q, LabelledQuestion) else q for q in questions]
-    precision = resolved_precision(model.model, training.precision)
-    reported: dict[str, Any] = {}
-    assert context.dense is not None, "the pipeline starts with prepare"
-    known = TeacherContext(
-        dense=context.load_dense,
-        dense_key=context.dense.key,
-        student=model,
-        cache=context.cache,
-        questions=lambda: (),
-        questions_key="",
-        autocast=lambda: autocast(model.model, training.precision),
-        report=reported.update,
-        needs=loss.needs,
-        previous=context.anchors[stage.teacher].take if stage.teacher else None,
-        previous_key=stage.teacher,
-    )
-    written: dict[str, Any] = {}
-    processes = context.processes
-
-    def source(first: int, steps: int, *, alone: bool = False) -> BatchSource:
-        """Of so many steps from `first`: this process's share of them, or all."""
-        return config.batches.source(
-            BatchContext(
-                student=model,
-                task=config.task,
-                questions=questions,
-                encode=lambda asked: context.encode(model, asked),
-                loss=loss,
-                batch_size=training.batch_size,
-                accumulation=training.accumulation,
-                seed=config.seed,
-                first=first,
-                steps=steps,
-                rank=0 if alone else processes.rank,
-                processes=1 if alone else processes.count,
-                cache=context.cache,
-                writer=lambda: config.teacher.writer(known),
-                writer_key=[described(config.teacher), known.dense_key, *([stage.teacher] if stage.teacher else [])],
-                autocast=known.autocast,
-                report=written.update,
-            )
-        )
-
-    def answers(texts: BatchSource) -> Answers | None:
-        """The teacher, who may have to be asked about all texts now."""
-        if "teacher_logits" not in loss.needs:
-            return None
-        if not any(teacher.asks_before for teacher in config.teacher.members()):
-            return config.teacher.build(known)
-        return config.teacher.build(
-            replace(
-                known,
-                questions=lambda: (move(batch, context.device) for batch in texts.each()),
-                questions_key=f"{texts.content()} {precision}",
-            )
-        )
-
-    epoch = -(-config.batches.texts(len(questions)) // training.batch_size)
-    if training.has_budget:
-        teacher = answers(source(0, epoch, alone=True))
-        total = affordable(
-            model,
-            training,
-            lambda steps: source(0, steps, alone=True),
-            epoch,
-            teacher=teacher,
-            autocast=known.autocast,
-            before=_before(reported, written, "flops"),
-        )
-    else:
-        total = training.total_steps(config.batches.texts(len(questions)))
+    teaching = Teaching(stage, model, context)
+    total = teaching.steps()
     first, last = round(total * stage.first_share), round(total * stage.last_share)
     earlier = round(total * stage.earlier_share)
     # the course of the learning rate: over these steps alone, or over all of which these are a part
     begin, end = (0, total) if stage.whole_course else (first, last)
-    batches = source(first, last - first)
-    if not training.has_budget:
-        teacher = answers(batches)
+    batches = teaching.source(first, last - first)
+    teacher = teaching.answers(batches)
     seams = config.schedule.seams(model, config.pruner.structures[0], last - first, config.seed)
     torch.manual_seed(config.seed)
     trainer = Trainer(
         model,
         batches,
-        loss,
-        training,
+        config.loss,
+        config.recovery,
         end - begin,
         first=first - begin,
         last=last - begin,
@@ -143,7 +55,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         observe=lambda line: step(line, earlier, context.log),
         bar=context.bar(stage),
         progress=context.progress(stage.key),
-        processes=processes,
+        processes=context.processes,
     )
     trainer.run()
     spent = trainer.spent
@@ -153,26 +65,21 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         details={
             "first_step": earlier,
             "steps": last - first,
-            "questions": len(questions),
+            "questions": len(teaching.questions),
             "examples": trainer.examples,
             "tokens": spent.tokens,
-            "teacher_tokens": spent.teacher_tokens + _before(reported, written, "tokens"),
-            "flops": spent.flops + spent.teacher_flops + _before(reported, written, "flops"),
-            "teacher_flops": spent.teacher_flops + _before(reported, written, "flops"),
-            "precision": precision,
+            "teacher_tokens": spent.teacher_tokens + teaching.before("tokens"),
+            "flops": spent.flops + spent.teacher_flops + teaching.before("flops"),
+            "teacher_flops": spent.teacher_flops + teaching.before("flops"),
+            "precision": teaching.precision,
             "device": model.model.device.type,
         }
-        | ({"teacher": reported} if reported else {})
-        | ({"written": written} if written else {})
-        | ({"processes": processes.count} if processes.count > 1 else {}),
+        | ({"teacher": teaching.reported} if teaching.reported else {})
+        | ({"written": teaching.written} if teaching.written else {})
+        | ({"processes": context.processes.count} if context.processes.count > 1 else {}),
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
     )
-
-
-def _before(reported: Mapping[str, Any], written: Mapping[str, Any], unit: str) -> int:
-    """Tokens or FLOPs that asking the teacher and writing the texts took before the training."""
-    return int(reported.get(f"asked_{unit}", 0)) + int(written.get(f"written_{unit}", 0))
 
 
 def _from(first: int, actions: Sequence[AfterStep]) -> tuple[AfterStep, ...]:

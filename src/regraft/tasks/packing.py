@@ -75,9 +75,10 @@ def pack(
         segment[row, :size] = QUESTION
         first = row * seq
         if positions == "all":
-            context_read.extend(range(len(read), len(read) + size - 1))
-            context_token.extend(context[1:])
-            read.extend(range(first, first + size - 1))
+            start = question.unread
+            context_read.extend(range(len(read), len(read) + size - 1 - start))
+            context_token.extend(context[start + 1 :])
+            read.extend(range(first + start, first + size - 1))
         shared = len(read)
         read.append(first + size - 1)
         at = size

@@ -79,6 +79,10 @@ class Compare(Loss):
         return "answer"
 
     @property
+    def compares_choices(self) -> bool:
+        return self.over == "choices" or self.at == "preferred"
+
+    @property
     def needs(self) -> frozenset[LossNeed]:
         needs: set[LossNeed] = set()
         if self.target == "gold" or self.at == "right_choice":

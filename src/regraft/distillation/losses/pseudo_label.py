@@ -29,6 +29,10 @@ class PseudoLabel(Loss):
         return "choices"
 
     @property
+    def compares_choices(self) -> bool:
+        return True
+
+    @property
     def needs(self) -> frozenset[LossNeed]:
         return frozenset({"teacher_logits"})
 

@@ -1,0 +1,352 @@
+"""Regimes: what is read at each step, who wrote it, and that no answer is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from writers import END, TASK, WORLD, Letters, context, language_model, questions
+
+from regraft.cache import Cache
+from regraft.config.ranges import ConfigError
+from regraft.distillation.losses.kl import KL
+from regraft.distillation.losses.weighted_sum import WeightedSum
+from regraft.distillation.teachers.answers import Live
+from regraft.interfaces import Batch, Batches, BatchSource, LanguageModel
+from regraft.models.forward import forward
+from regraft.recovery.batches import Questions
+from regraft.recovery.loop import Trainer
+from regraft.recovery.sources.asked import Asked
+from regraft.recovery.sources.data_free import DataFree
+from regraft.recovery.sources.in_context import InContext
+from regraft.recovery.sources.more_questions import MoreQuestions
+from regraft.recovery.sources.on_policy import OnPolicy
+from regraft.recovery.sources.teacher_written import TeacherWritten
+from regraft.recovery.training import Training
+from regraft.recovery.writing import write
+from regraft.tasks.facts import Facts, World
+
+OTHERS = Facts(world=World(seed=1, entities=6, types=2, relations=4), test_relations=1)
+SOURCES: dict[str, Batches] = {
+    "questions": Asked(),
+    "teacher_written": TeacherWritten(tokens=3, answers=2, temperature=1.0),
+    "on_policy": OnPolicy(tokens=3),
+    "mixed": OnPolicy(tokens=3, share=1.0, temperature=1.0, teacher_mixed=0.2),
+    "on_policy_in_context": OnPolicy(tokens=3, data=InContext(shots=2)),
+    "in_context": InContext(shots=2),
+    "data_free": DataFree(number=20, tokens=4, greedy=2),
+    "more_questions": MoreQuestions(extra=OTHERS, number=4),
+}
+
+
+def equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Batch) and isinstance(other, Batch):
+        return all(equal(getattr(one, field.name), getattr(other, field.name)) for field in fields(Batch))
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
+
+
+def steps(source: BatchSource, student: LanguageModel, numbers: range = range(4)) -> list[Batch]:
+    return [batch for number in numbers for batch, _ in source.step(number, student)]
+
+
+@pytest.fixture(scope="module")
+def student() -> LanguageModel:
+    return language_model(seed=0)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> LanguageModel:
+    return language_model(seed=1)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_answers_leave_every_label_free_batch_as_it_is_to_the_bit(name: str, student, teacher, tmp_path) -> None:
+    """Also where the stage hands out answers, which it does not."""
+    found = []
+    for shift in (0, 1):
+        made = context(Cache(tmp_path / str(shift)), student, teacher, shift=shift)
+        source = SOURCES[name].source(made)
+        found.append((steps(source, student), source.fingerprint()))
+    (one, first), (other, second) = found
+    assert len(one) == 8 and first == second
+    assert all(equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_step_read_again_is_the_same_and_another_seed_reads_others(name: str, student, teacher, cache) -> None:
+    one = SOURCES[name].source(context(cache, student, teacher))
+    again = SOURCES[name].source(context(cache, student, teacher))
+    late = steps(again, student, range(2, 4))
+    assert all(equal(a, b) for a, b in zip(steps(one, student)[4:], late, strict=True))
+    other = SOURCES[name].source(context(cache, student, teacher, seed=1))
+    assert other.fingerprint() != one.fingerprint()
+    assert not all(equal(a, b) for a, b in zip(steps(one, student), steps(other, student), strict=True))
+
+
+@pytest.mark.parametrize("name", ["on_policy", "mixed", "teacher_written"])
+def test_how_a_step_is_cut_moves_no_text(name: str, student, teacher, cache) -> None:
+    whole, parts = (SOURCES[name].source(context(cache, student, teacher, accumulation=n)) for n in (1, 4))
+    shared = [SOURCES[name].source(context(cache, student, teacher, rank=n, processes=2)) for n in range(2)]
+
+    def read(source: BatchSource) -> set[Any]:
+        return {
+            (batch.ids[row], tuple(batch.token_id[batch.option_question[batch.token_option] == row].tolist()))
+            for batch in steps(source, student)
+            for row in range(len(batch.ids))
+        }
+
+    assert read(whole) == read(parts) == read(shared[0]) | read(shared[1])
+
+
+def test_the_teacher_writes_once_and_what_it_wrote_is_told(student, teacher, cache) -> None:
+    called: list[str] = []
+
+    def writer() -> LanguageModel:
+        called.append("")
+        return teacher
+
+    told: dict[str, Any] = {}
+    batches = TeacherWritten(tokens=4)
+    sources = [
+        batches.source(context(cache, student, teacher, writer=writer, report=told.update, seed=seed))
+        for seed in (0, 0, 1)
+    ]
+    assert len(called) == 1, "a greedy text depends on no seed"
+    (known,) = {source.content() for source in sources}
+    made = context(cache, student, teacher)
+    asked = made.encode(made.questions)
+    literal = write([(teacher, 1.0)], asked, tokens=4, temperature=0)
+    assert isinstance(sources[0], Questions)
+    assert [text.choices for text in sources[0].encoded] == [text.choices for text in literal]
+    tokens = [token for text in literal for token in text.choices[0]]
+    ended = sum(text.choices[0][-1] == END for text in literal) / 12
+    assert {key: told[key] for key in ("texts", "tokens", "ended")} == {
+        "texts": 12,
+        "tokens": len(tokens),
+        "ended": ended,
+    }
+    TeacherWritten(tokens=5).source(context(cache, student, teacher, writer=writer))
+    TeacherWritten(tokens=4).source(context(cache, student, teacher, writer=writer, writer_key="other"))
+    assert len(called) == 3
+    # drawn texts: as many as asked for, each with an id of its own, and of each seed
+    drawn = [SOURCES["teacher_written"].source(context(cache, student, teacher, seed=seed)) for seed in (0, 1)]
+    assert all(isinstance(source, Questions) and len({text.id for text in source.encoded}) == 24 for source in drawn)
+    assert drawn[0].content() != drawn[1].content() != known
+    assert SOURCES["teacher_written"].texts(12) == 24
+
+
+def test_the_student_writes_as_it_is_then_at_its_share_of_the_steps(student, teacher, cache) -> None:
+    made = context(cache, student, teacher, steps=80, accumulation=1)
+    batches = OnPolicy(share=0.3, tokens=3, temperature=0.9)
+    source, data = batches.source(made), Asked().source(made)
+    mine = [number for number in range(80) if not equal(*(next(s.step(number, student))[0] for s in (source, data)))]
+    assert 14 < len(mine) < 36
+    assert isinstance(data, Questions)
+    number = mine[0]
+    ((asked, count),) = data.parts(number)
+    ((batch, told),) = source.step(number, student)
+    # the same questions, behind them what this student writes with this temperature
+    expected = write([(student, 1.0)], asked, tokens=3, temperature=0.9, seed=[0, number])
+    assert equal(batch, data.packed(expected)) and count == told
+    other = language_model(seed=5)
+    assert not equal(batch, next(source.step(number, other))[0])
+    assert all(
+        equal(a, b) for a, b in zip(steps(OnPolicy(share=0.0).source(made), other), steps(data, other), strict=True)
+    )
+    # a training that goes on in a later stage draws on from there
+    later = batches.source(replace(made, first=number, steps=80 - number))
+    assert equal(next(later.step(0, student))[0], batch)
+
+
+def test_the_share_of_the_teacher_in_what_is_written_comes_from_the_teacher(student, teacher, cache) -> None:
+    source = SOURCES["mixed"].source(made := context(cache, student, teacher))
+    data = Asked().source(made)
+    assert isinstance(data, Questions)
+    for (batch, _), (asked, _) in zip(source.step(1, student), data.parts(1), strict=True):
+        text = write([(student, 0.8), (teacher, 0.2)], asked, tokens=3, temperature=1.0, seed=[0, 1])
+        assert equal(batch, data.packed(text))
+
+
+def test_the_other_steps_read_what_the_teacher_wrote_if_asked_to(student, teacher, cache) -> None:
+    made, data = context(cache, student, teacher), TeacherWritten(tokens=3)
+    never = OnPolicy(share=0.0, data=data)
+    assert all(
+        equal(a, b) for a, b in zip(steps(never.source(made), student), steps(data.source(made), student), strict=True)
+    )
+    assert never.needs_writer and not OnPolicy().needs_writer and OnPolicy(teacher_mixed=0.1).needs_writer
+    assert never.texts(7) == 7 and OnPolicy(data=SOURCES["teacher_written"]).texts(7) == 14
+
+
+@pytest.mark.parametrize("begins", [False, True], ids=["without a first token", "with one"])
+@pytest.mark.parametrize("positions", ["answer", "all"])
+@pytest.mark.parametrize("architecture", ["olmo2", "gpt2"])
+def test_the_teacher_says_what_it_says_of_the_long_text_alone(
+    architecture: str, positions: str, begins: bool, cache: Cache
+) -> None:
+    """At each position that the student reads: behind the same tokens, with the examples before them."""
+    shape = {"n_positions": 1024} if architecture == "gpt2" else {}
+    model = language_model(architecture, begins=begins, **shape)
+    loss = KL(positions=positions)  # type: ignore[arg-type]
+    made = context(cache, model, model, loss=loss)
+    source = InContext(shots=2).source(made)
+    demonstrated = made.preparation()[:2]
+    letters = model.tokenizer
+    for batch, _ in source.step(0, model):
+        longer = batch.for_teacher
+        assert longer is not None and len(longer.read) == len(batch.read)
+        for field in (
+            "ids",
+            "read_question",
+            "token_read",
+            "token_id",
+            "token_option",
+            "context_read",
+            "context_token",
+        ):
+            assert equal(getattr(batch, field), getattr(longer, field))
+        said = forward(model.model, longer).logits
+        number = 0
+        for name in batch.ids:
+            (question,) = [q for q in questions() if q.id == name]
+            before, choices = TASK.prompt(question)
+            best = [_best(model, TASK.prompt(q)) for q in demonstrated]
+            shown = "".join(f"{TASK.prompt(q)[0]}{answer}\n\n" for q, answer in zip(demonstrated, best, strict=True))
+            prompt = letters(shown + before)["input_ids"]
+            alone = letters(before)["input_ids"]
+            start = len(prompt) - len(alone) if positions == "all" else len(prompt) - 1
+            # the question's positions, then those inside each choice
+            for text, first in [
+                (prompt, start),
+                *((prompt + _letters(choice)[:-1], len(prompt)) for choice in choices),
+            ]:
+                with torch.no_grad():
+                    literal = model.model(torch.tensor([text])).logits[0, first:]
+                torch.testing.assert_close(said[number : number + len(literal)], literal, rtol=1e-3, atol=2e-4)
+                number += len(literal)
+        assert number == len(said)
+
+
+def _letters(text: str) -> list[int]:
+    found: list[int] = Letters()(text)["input_ids"]
+    return found
+
+
+def _best(model: LanguageModel, prompt: tuple[str, tuple[str, ...]]) -> str:
+    """The choice that the model scores highest, read at once."""
+    before = model.tokenizer(prompt[0])["input_ids"]
+    scores = []
+    for choice in prompt[1]:
+        tokens = _letters(choice)
+        with torch.no_grad():
+            log_p = torch.log_softmax(model.model(torch.tensor([before + tokens])).logits[0], -1)
+        scores.append(sum(float(log_p[len(before) - 1 + at, token]) for at, token in enumerate(tokens)))
+    return prompt[1][scores.index(max(scores))]
+
+
+def test_right_answers_are_shown_only_to_who_asks_for_them(student, teacher, cache) -> None:
+    told: dict[str, Any] = {}
+    gold = InContext(shots=3, answers="gold")
+    own = InContext(shots=3)
+    assert gold.shows_labels and not own.shows_labels and own.needs_writer and not gold.needs_writer
+    contents = [
+        batches.source(
+            context(cache, student, teacher, shift=shift, told=batches.shows_labels, report=told.update)
+        ).content()
+        for batches in (gold, own)
+        for shift in (0, 1)
+    ]
+    assert contents[0] != contents[1] and contents[2] == contents[3]
+    assert told == {"shown": [WORLD.ask(fact, 0).id for fact in WORLD.facts[12:15]], "answers": "teacher"}
+    with pytest.raises(ConfigError, match=r"batches\.shots=99: must be at most 12"):
+        InContext(shots=99).source(context(cache, student, teacher))
+
+
+def test_examples_that_make_a_text_too_long_are_refused(teacher, cache) -> None:
+    short = language_model()
+    short.model.config.max_position_embeddings = 150
+    with pytest.raises(ConfigError, match=r"batches\.shots: with the examples question .* takes 150"):
+        InContext(shots=4).source(context(cache, short, teacher))
+
+
+def test_texts_from_nothing_begin_with_words_of_their_own(student, teacher, cache) -> None:
+    told: dict[str, Any] = {}
+    source = SOURCES["data_free"].source(context(cache, student, teacher, report=told.update))
+    assert isinstance(source, Questions) and told["texts"] == len(source.encoded) == 20
+    firsts = [text.context for text in source.encoded]
+    assert len(set(firsts)) == 20 and all(len(first) == 1 and first[0] > END for first in firsts)
+    literal = write([(teacher, 1.0)], source.encoded, tokens=4, temperature=1.0, seed=0, greedy=2)
+    assert [text.choices for text in source.encoded] == [text.choices for text in literal]
+    begun = language_model(begins=True)
+    source = DataFree(number=200, tokens=2, greedy=0).source(context(cache, begun, begun, writer_key="begun"))
+    assert isinstance(source, Questions)
+    # more texts than words: each word comes before any comes again
+    assert all(text.context[0] == 1 for text in source.encoded) and len({t.context for t in source.encoded}) == 97 - 3
+
+
+def test_extra_questions_are_those_that_the_recovery_does_not_have(student, teacher, cache) -> None:
+    same = Facts(world=WORLD, test_relations=1, preparation_size=0)
+    made = context(cache, student, teacher, questions=[q.unlabelled for q in same.load(cache).recovery[:5]])
+    everything = same.load(cache).recovery
+    source = MoreQuestions(extra=same, number=13).source(made)
+    assert isinstance(source, Questions)
+    assert [text.id.removeprefix("extra/") for text in source.encoded] == [q.id for q in everything]
+    assert len(everything) == 18 and all(text.answer is None for text in source.encoded)
+    with pytest.raises(ConfigError, match=r"batches\.number=14: must be at most 13"):
+        MoreQuestions(extra=same, number=14).source(made)
+    assert MoreQuestions(extra=same, number=13).texts(5) == 18
+
+
+@pytest.mark.parametrize(
+    ("wrong", "key"),
+    [
+        (lambda: TeacherWritten(answers=2), "temperature=0.0: must be above 0 with answers"),
+        (lambda: TeacherWritten(tokens=0), "tokens"),
+        (lambda: OnPolicy(share=1.5), "share"),
+        (lambda: OnPolicy(temperature=0.0), "temperature"),
+        (lambda: OnPolicy(teacher_mixed=1.0), "teacher_mixed"),
+        (lambda: OnPolicy(data=OnPolicy()), "data=OnPolicy"),
+        (lambda: DataFree(greedy=40), "greedy"),
+        (lambda: InContext(shots=0), "shots"),
+        (lambda: MoreQuestions(extra=OTHERS, number=0), "number"),
+    ],
+)
+def test_values_out_of_range_are_refused(wrong: Callable[[], Batches], key: str) -> None:
+    with pytest.raises(ConfigError, match=key):
+        wrong()
+
+
+@pytest.mark.parametrize("name", ["on_policy", "mixed"])
+def test_a_training_that_stops_goes_on_with_the_texts_it_would_have_written(name: str, cache: Cache, teacher) -> None:
+    def train(stops: bool) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+        model, lines, loss = language_model(seed=0), [], KL()
+        source = SOURCES[name].source(context(cache, model, teacher, steps=6))
+        training = Training(batch_size=4, accumulation=2, steps=6, learning_rate=1e-2)
+
+        def trainer() -> Trainer:
+            return Trainer(model, source, loss, training, 6, teacher=Live(teacher.model), observe=lines.append)
+
+        first = trainer()
+        if stops:
+            first.run(until=3)
+            kept = first.state()
+            model = language_model(seed=9)
+            first = trainer()
+            first.restore(kept)
+        first.run()
+        return model.model.state_dict(), lines
+
+    (whole, told), (again, other) = train(stops=False), train(stops=True)
+    assert [line["loss"] for line in told] == [line["loss"] for line in other][-6:]
+    assert all(torch.equal(tensor, again[key]) for key, tensor in whole.items())
+
+
+def test_a_sum_of_losses_reads_what_is_written(student, teacher, cache) -> None:
+    loss = WeightedSum(terms={"one": KL(), "two": KL(temperature=2.0)})
+    source = OnPolicy(share=1.0, tokens=2).source(context(cache, student, teacher, loss=loss))
+    for batch, _ in source.step(0, student):
+        said, taught = forward(student.model, batch), forward(teacher.model, batch)
+        value = loss(batch, said, taught)
+        assert float(value.total.detach()) > 0 and batch.answer is None
