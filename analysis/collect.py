@@ -116,6 +116,17 @@ class Run:
         sizes = [(stage.details.get("teacher") or {}).get("parameters") for stage in self.record.stages]
         return next((int(size) for size in reversed(sizes) if size), None)
 
+    @property
+    def work(self) -> str:
+        """The key of the last evaluation: equal for runs that came to the same model."""
+        return self.last_evaluation.key if self.last_evaluation else self.record.run_id
+
+    @property
+    def label_free(self) -> bool:
+        """Whether recovery trained, and is known to have read no label."""
+        told = [stage.details["needs"] for stage in self.record.stages if "needs" in stage.details]
+        return bool(told) and not any("labels" in needs for needs in told)
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         return settings(self.record)
