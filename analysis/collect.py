@@ -26,6 +26,7 @@ CHOICES = {
     "schedule": "schedule",
     "loss": "loss",
     "teacher": "teacher",
+    "batch_source": "batches",
     "recovery": "recovery",
     "pipeline": "pipeline",
 }

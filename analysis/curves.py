@@ -18,7 +18,10 @@ from regraft.records import Row, StageRecord
 
 FACETS = ("criterion", "structure", "model", "task", "preparation")
 """Columns that get a panel of their own where they vary; the first always does."""
-LINES = ("loss", "allocation", "schedule", "teacher", "recovery", "pipeline", "train_size", "subset", "variant")
+LINES = (
+    *("loss", "allocation", "schedule", "teacher", "batch_source", "recovery", "pipeline"),
+    *("train_size", "subset", "variant"),
+)
 """Columns that get a line of their own where they vary; the first, which colour tells, always does."""
 EXPLAINS = {"recovery_questions": ("train_size",), "teacher_parameters": ("teacher",)}
 """Column of the x-axis -> columns that say the same in other words."""

@@ -33,11 +33,12 @@ MOVES = {
     "recovery.batch_size": ("batches",),
     "recovery.accumulation": ("batches",),
     "schedule": ("batches",),
+    "batches": ("batches",),
     "pipeline": ("batches",),
     "sparsity": ("batches",),
 }
 """Key of a factor -> fingerprints that it decides, so that they may differ with it."""
-WHOLE = ("model", "preparation", "task", "schedule", "pipeline")
+WHOLE = ("model", "preparation", "task", "schedule", "batches", "pipeline")
 """Keys that stand for all below them, where `MOVES` does not say otherwise."""
 
 

@@ -10,7 +10,7 @@ import pandas
 
 FIRST_LOSSES = ("none", "ce", "kl")
 """Stand before all others, in this order."""
-METHODS = ("criterion", "structure", "allocation", "schedule")
+METHODS = ("criterion", "structure", "allocation", "schedule", "batch_source")
 """Columns whose choices are names of methods."""
 WORDS = {
     word.lower(): word
@@ -27,6 +27,7 @@ COLUMNS = {
     "subset": "recovery subset",
     "recovery_questions": "recovery questions",
     "teacher_parameters": "teacher parameters",
+    "batch_source": "batches",
 }
 
 
