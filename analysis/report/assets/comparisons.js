@@ -1,6 +1,6 @@
 /* Differences with their intervals. */
 
-const FEW_PAIRS = 8;
+const FEW_PAIRS = 6;
 
 function pairTable(pair) {
   const ends = pair.rows.flatMap((row) => (row.low === null ? [row.difference] : [row.low, row.high])).map(Math.abs);
@@ -77,7 +77,7 @@ function tuned() {
   at("tuned").append(
     make("h3", {}, "Each loss at its best learning rate"),
     bookTable(data.tuning.table),
-    data.tuning.lines.map((line) => make("p", { class: "note" }, line)),
+    ...data.tuning.lines.map((line) => make("p", { class: "note" }, line)),
   );
 }
 
