@@ -23,6 +23,7 @@ CHOICES = {
     "criterion": "pruner/criterion",
     "structure": "pruner/structure",
     "allocation": "pruner/allocation",
+    "budget": "pruner/budget",
     "schedule": "schedule",
     "loss": "loss",
     "teacher": "teacher",
@@ -32,8 +33,12 @@ CHOICES = {
 }
 """Column -> config group whose chosen YAML it holds."""
 
-OWN_COLUMN = ("seed", "sparsity", "task.train_size", "task.subset")
-"""Config keys that have a column of their own."""
+AT_MOST = "pruner.budget.at_most"
+"""Config key of a budget that is given by itself, in what it counts."""
+TOLD = {"pruner.shuffled": False}
+"""Config keys that `variant` tells of any run in which they have another value than this, be it that of all runs."""
+OWN_COLUMN = ("seed", "sparsity", AT_MOST, "task.train_size", "task.subset")
+"""Config keys that columns tell: `sparsity` is told by the bound where there is one."""
 EXPLAINED = {"teacher_parameters": "teacher"}
 """Column -> config key whose settings it tells in short."""
 
@@ -52,8 +57,9 @@ RUN_COLUMNS = {
     "subset": "int; the draw of recovery questions, empty for the first ones",
     "recovery_questions": "int; recovery questions there were; empty if the dense model was not asked them",
     "teacher_parameters": "int; size of the model whose answers recovery followed; empty where it followed none",
-    "variant": "str; settings in which runs with equal choices differ, as key=value; empty if there are none",
-    "sparsity": f"float; the run's requested share of units to remove, rounded to {DIGITS} digits",
+    "variant": "str; settings in which runs with equal choices differ, and those of controls, as key=value; or empty",
+    "sparsity": "float; the run's requested share to remove of units, or of what the budget counts, rounded to "
+    f"{DIGITS} digits; with {AT_MOST} the share that this does not allow",
     "model_in": "str; digest of the weights that entered the first prune stage",
     "units": "str; digest of the units removed, over all prune stages",
     "batches": "str; digest of the recovery batches (example ids in order, steps), over all recover stages",
@@ -61,7 +67,7 @@ RUN_COLUMNS = {
 ROW_COLUMNS = {
     "stage_index": "int; stages count from 0",
     "stage": "str; its name",
-    "target_sparsity": "float; sparsity asked for at this stage",
+    "target_sparsity": f"float; sparsity asked for at this stage; with {AT_MOST} as above",
     "block_sparsity": "float; share of units removed from the pruned blocks",
     "model_sparsity": "float; share of parameters removed from the whole model",
     "bits": "int; width of the stored weights",
@@ -94,7 +100,28 @@ class Run:
 
     @property
     def sparsity(self) -> float:
-        return round(float(self.record.config["sparsity"]), DIGITS)
+        """As it was asked for; of a budget that was given by itself the share of the dense model's cost that is above.
+
+        Then the config's own sparsity is but the highest that may go for it.
+        """
+        given = round(float(self.record.config["sparsity"]), DIGITS)
+        return given if self._above is None else self._above
+
+    @cached_property
+    def _above(self) -> float | None:
+        """Of what the dense model costs the share that `pruner.budget.at_most` does not allow; None without it."""
+        if self.settings.get(AT_MOST) is None:
+            return None
+        told = [stage.details["budget"] for stage in self.record.stages if "budget" in stage.details]
+        if not told:
+            return None
+        share = max(0.0, 1 - float(told[-1]["allowed"]) / float(told[-1]["dense"]))
+        # the clock does not tell a share more exactly
+        return round(share, 2 if self.choice("budget") == "latency" else DIGITS)
+
+    def target(self, row: Row) -> float:
+        """The sparsity that was asked for at a stage."""
+        return row.target_sparsity if self._above is None or not row.target_sparsity else self._above
 
     @property
     def train_size(self) -> int | None:
@@ -136,7 +163,9 @@ class Run:
         """The chosen YAML of the column's group; of a combined pruner those of its parts."""
         group, choices = CHOICES[column], self.record.choices
         parts = {chosen for key, chosen in choices.items() if key.startswith(f"{group}@pruner.parts.")}
-        return choices.get(group) or " + ".join(sorted(parts))
+        # records of before there were budgets name none
+        unnamed = "units" if column == "budget" and choices else ""
+        return choices.get(group) or " + ".join(sorted(parts)) or unnamed
 
     @property
     def last_evaluation(self) -> StageRecord | None:
@@ -329,6 +358,7 @@ class Collection:
         owners = [position for position, run in enumerate(self.runs) for _ in run.record.rows]
         rows = [row for run in self.runs for row in run.record.rows]
         numbers = pandas.DataFrame({field.name: [getattr(row, field.name) for row in rows] for field in fields(Row)})
+        numbers["target_sparsity"] = [run.target(row) for run in self.runs for row in run.record.rows]
         numbers = numbers.astype({"value": float, "n": "Int64", "ci_low": float, "ci_high": float})
         owned = self.run_table.iloc[owners].reset_index(drop=True)
         return pandas.concat([owned, numbers[list(ROW_COLUMNS)]], axis=1)
@@ -466,6 +496,8 @@ def _plain(value: object) -> str | float:
 def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:
     """For each run the settings in which runs of the same choices differ, beyond what has a column of its own.
 
+    And those of `TOLD`: a control must not look like what it is the control of.
+
     Args:
         runs: The runs.
         explained: Further keys that have one; all below them too.
@@ -486,7 +518,11 @@ def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:
             for key in values
             if key not in OWN_COLUMN
             and not any(under(key, other) for other in explained)
-            and (len(values[key]) > 1 or counts[key] < len(positions))
+            and (
+                len(values[key]) > 1
+                or counts[key] < len(positions)
+                or (key in TOLD and values[key] != {repr(TOLD[key])})
+            )
         )
         for position in positions if varying else ():
             own = runs[position].settings

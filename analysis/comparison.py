@@ -21,7 +21,7 @@ import pandas
 from analysis import names
 from analysis.collect import CHOICES, AnalysisError, Collection, Run, under
 from analysis.crossed import CROSSED_SEEDS, POWER, Estimate, MeanSquares, Needed, estimate, needed
-from analysis.curves import FACETS, LINES
+from analysis.curves import FACETS, LINES, shown
 from analysis.grades import ORDER, Grade, config_key, grade
 from analysis.statistics import LEVEL, holm, mcnemar, odds_ratio, paired_bootstrap
 
@@ -275,7 +275,7 @@ def compare(
     columns = [
         column
         for column in (*FACETS, *LINES)
-        if table[column].nunique() > 1 and column != "criterion" and not under(config_key(column), key)
+        if shown(table, column) and column != "criterion" and not under(config_key(column), key)
     ]
     groups: dict[tuple[str, float, str, str, bool], list[tuple[Pair, Grade]]] = defaultdict(list)
     for mine, theirs in pairs:
@@ -491,7 +491,10 @@ def _measured(
     if len(table) < 2:
         raise AnalysisError(f"{pairs[0][0].folder}: answered one question; a comparison needs at least two.")
     weakest = max(grades, key=lambda each: ORDER.index(each.name))
-    removed = {round(_removed(run), 4) for pair in pairs for run in pair}
+    structures, budgets = ({run.choice(column) for pair in pairs for run in pair} for column in ("structure", "budget"))
+    # of a budget the units that are gone are no share
+    costs = bool(budgets - {"", "units"})
+    removed = set() if costs else {round(_removed(run), 4) for pair in pairs for run in pair}
     return Comparison(
         factor=factor,
         a=a,
@@ -499,7 +502,7 @@ def _measured(
         criterion=criterion,
         sparsity=sparsity,
         removed=removed.pop() if len(removed) == 1 else None,
-        units=names.units({run.choice("structure") for pair in pairs for run in pair}),
+        units=names.units(structures, budgets),
         about=about,
         size=size,
         grade=Grade(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,12 @@ from regraft.records import Row, StageRecord
 FACETS = ("criterion", "structure", "model", "task", "preparation")
 """Columns that get a panel of their own where they vary; the first always does."""
 LINES = (
-    *("loss", "allocation", "schedule", "teacher", "batch_source", "recovery", "pipeline"),
+    *("loss", "allocation", "budget", "schedule", "teacher", "batch_source", "recovery", "pipeline"),
     *("train_size", "subset", "variant"),
 )
 """Columns that get a line of their own where they vary; the first, which colour tells, always does."""
+USUAL = {"budget": {"", "units"}, "variant": {""}}
+"""Column -> values that need no word where all runs have them."""
 EXPLAINS = {"recovery_questions": ("train_size",), "teacher_parameters": ("teacher",)}
 """Column of the x-axis -> columns that say the same in other words."""
 
@@ -43,22 +45,27 @@ class Axis:
 
 
 SPARSITIES = ("target", "block", "model", "retention")
+AS_COLUMNS = {"sparsity": "target", "target_sparsity": "target", "block_sparsity": "block", "model_sparsity": "model"}
+"""Column of the tidy table -> the axis that shows it."""
 NUMBERS = {"recovery_questions": "Recovery questions", "teacher_parameters": "Parameters of the teacher"}
 """Columns that are numbers -> label; their axes are logarithmic."""
 
 
-def axis(name: str, structures: set[str]) -> Axis:
+def axis(name: str, structures: set[str], budgets: Set[str] = frozenset()) -> Axis:
     """The x-axis called `name`.
 
     Args:
-        name: `target`, `block` or `model` sparsity, `retention` (share of the pruned units that is left), a column
-            with numbers (`recovery_questions`, `teacher_parameters`), a metric, or a dotted config key with numbers.
+        name: `target`, `block` or `model` sparsity, also by the name of its column (`block_sparsity`), `retention`
+            (share of the pruned units that is left), a column with numbers (`recovery_questions`,
+            `teacher_parameters`), a metric, or a dotted config key with numbers.
         structures: What was pruned, for the label.
+        budgets: Of what sparsity was asked for, if not of that.
     """
+    name = AS_COLUMNS.get(name, name)
     if name in SPARSITIES:
         units = names.units(structures)
         labels = {
-            "target": f"Requested share of {units} removed (%)",
+            "target": f"Requested share of {names.units(structures, budgets)} removed (%)",
             "block": f"Share of {units} removed (%)",
             "model": "Share of all parameters removed (%)",
             "retention": f"Share of {units} kept (%)",
@@ -148,7 +155,7 @@ def points(
             nothing that is known.
     """
     asked = [*(facets or ()), *([colour] if colour else ()), *lines, *pool]
-    where = axis(x, set(collection.run_table["structure"]))
+    where = axis(x, *(set(collection.run_table[column]) for column in ("structure", "budget")))
     for column in asked:
         if asked.count(column) > 1 or column == where.swept:
             roles = "given two roles" if column != where.swept else f"varied along the x-axis {x}"
@@ -173,7 +180,7 @@ def points(
                 "value": value,
                 "n": row.n,
                 "work": stage.key,
-                "target_sparsity": row.target_sparsity,
+                "target_sparsity": run.target(row),
                 "block_sparsity": row.block_sparsity,
                 "model_sparsity": row.model_sparsity,
                 "dense": measured(run, dense, metric),
@@ -195,7 +202,7 @@ def points(
     first = colour or next(column for column in LINES if column not in {*told, *chosen, *lines[1:]})
     others = [*FACETS, *LINES, *(() if where.swept == "sparsity" else ("sparsity",))]
     rest = [column for column in others if column not in {first, *chosen, *lines, *told}]
-    lines = [*dict.fromkeys([first, *lines]), *(column for column in rest if differ(table, column))]
+    lines = [*dict.fromkeys([first, *lines]), *(column for column in rest if shown(table, column))]
     if pool:
         table, left_out = _whole(table, [*chosen, *lines, where.swept], pool)
         gaps += left_out
@@ -214,6 +221,11 @@ def main_axis(collection: Collection) -> str:
 def differ(table: pandas.DataFrame, column: str) -> bool:
     """Whether a column has more than one value; a gap is a value."""
     return bool(table[column].nunique(dropna=False) > 1)
+
+
+def shown(table: pandas.DataFrame, column: str) -> bool:
+    """Whether a column is to be told: it has more than one value, or one that must not go without saying."""
+    return differ(table, column) or bool(set(table[column]) - USUAL.get(column, set(table[column])))
 
 
 def varying(table: pandas.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -312,6 +324,8 @@ def conditions(table: pandas.DataFrame, columns: Sequence[str]) -> list[tuple[ob
 def _sparsity(name: str) -> Callable[[Run, Row], float | None]:
     if name == "retention":
         return lambda _, row: None if row.block_sparsity is None else 1 - row.block_sparsity
+    if name == "target":
+        return lambda run, row: run.target(row)
     return lambda _, row: getattr(row, f"{name}_sparsity")
 
 
@@ -340,7 +354,9 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
     same = [*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]
-    twice = table[table.duplicated(same, keep=False)]
+    # whatever the bound, nothing is removed at sparsity 0: that is one model and one point
+    found = table[(table["sparsity"] > 0) | ~table.duplicated([*same, "work"])]
+    twice = found[found.duplicated(same, keep=False)]
     if not twice.empty:
         first, second = (collection.runs[run] for run in twice["run"].iloc[:2])
         raise AnalysisError(

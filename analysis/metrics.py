@@ -82,9 +82,17 @@ KNOWN = {
             inverse_of="tokens_per_second",
             factor=1000.0,
         ),
+        Metric(name="milliseconds_per_new_token", label="Time of a new token", unit="ms", higher=False, asked=False),
+        Metric(
+            name="speedup_of_new_token",
+            label="Speed of a new token beside the dense model",
+            unit="times",
+            higher=True,
+            asked=False,
+        ),
     )
 }
-CLOCKED = ("tokens_per_second", "milliseconds_per_token", "milliseconds_per_new_token")
+CLOCKED = ("tokens_per_second", "milliseconds_per_token", "milliseconds_per_new_token", "speedup_of_new_token")
 """Measured with a clock: they differ from one time to the next."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import pandas
 
@@ -22,6 +22,7 @@ WORDS = {
 """Words of methods' names that are not written as they are."""
 WHOLE = {"n_m": "N:M", "one_shot": "one-shot", "pseudo_label": "pseudo-label CE"}
 """Names that no rule gives."""
+BUDGETS = {"parameters": "parameters", "macs": "MACs", "latency": "a token's time"}
 COLUMNS = {
     "train_size": "recovery questions",
     "subset": "recovery subset",
@@ -116,8 +117,15 @@ def label(columns: Sequence[str], choices: Sequence[object]) -> str:
     return ", ".join([first, *others]).replace(", variant ", ", ")
 
 
-def units(structures: set[str]) -> str:
-    """What sparsity counts: `MLP neurons`; `units` if there are several structures or none is named."""
+def units(structures: Set[str], budgets: Set[str] = frozenset()) -> str:
+    """What sparsity counts: `MLP neurons`; `units` if there are several structures or none is named.
+
+    Args:
+        structures: What was pruned.
+        budgets: Of what a sparsity was asked for.
+    """
+    if budgets - {"", "units"}:
+        return BUDGETS.get(next(iter(budgets)), "units") if len(budgets) == 1 else "units"
     if len(structures) != 1 or structures == {""}:
         return "units"
     return method(next(iter(structures)))

@@ -18,9 +18,12 @@ STATES = {
     "interrupted": "stopped or killed; the same command goes on from where they are",
     "missing": "not begun",
     "unreadable": "",
-    "stray": "in no manifest: composed from YAML that was edited after the sweep began, or run by hand",
+    "single": "runs of their own, by commands without -m",
+    "stray": "in no manifest: composed from YAML that was edited after the sweep began",
 }
 """State of a run -> what the user should know of it."""
+UNASKED = ("single", "stray")
+"""States of runs that no launch asked for."""
 SHOWN = 20
 """Lines of each state; the rest is counted."""
 
@@ -54,7 +57,7 @@ class Status:
 
     def lines(self) -> list[str]:
         """For people to read."""
-        asked = sum(run.state != "stray" for run in self.runs)
+        asked = sum(run.state not in UNASKED for run in self.runs)
         counted = ", ".join(f"{self.count(state):,} {state}" for state in STATES if self.count(state))
         lines = [f"{self.folder}: {asked:,} runs asked for by {self.launches} launches: {counted}"]
         for state, about in STATES.items():
@@ -84,16 +87,18 @@ def status(folder: Path) -> Status:
         raise AnalysisError(f"{folder}: is no folder. Give the folder of a sweep, such as multirun/quickstart.")
     if (folder / RECORD).exists():
         raise AnalysisError(f"{folder}: is the folder of one run. Give the sweep's, {folder.parent}.")
+    there = {path.name for path in folder.iterdir() if (path / ".hydra").is_dir() or (path / RECORD).is_file()}
     try:
         manifest = Manifest.load(folder)
     except FileNotFoundError:
-        raise AnalysisError(f"{folder}: has no {MANIFEST}, so no sweep was started there.") from None
+        if not any(_is_single(folder / name) for name in there):
+            raise AnalysisError(f"{folder}: has no {MANIFEST}, so no sweep was started there.") from None
+        manifest = Manifest(sweep=folder.name, runs={}, launches=[])
     except ValueError as error:
         raise AnalysisError(str(error)) from None
-    there = {path.name for path in folder.iterdir() if (path / ".hydra").is_dir() or (path / RECORD).is_file()}
     runs = [_run(folder / name, tuple(overrides), name in there) for name, overrides in manifest.runs.items()]
-    stray = [_stray(folder / name) for name in sorted(there - set(manifest.runs))]
-    return Status(folder, tuple(runs + stray), len(manifest.launches))
+    others = [_unasked(folder / name) for name in sorted(there - set(manifest.runs))]
+    return Status(folder, tuple(runs + others), len(manifest.launches))
 
 
 def _run(folder: Path, overrides: tuple[str, ...], there: bool) -> RunStatus:
@@ -116,9 +121,18 @@ def _run(folder: Path, overrides: tuple[str, ...], there: bool) -> RunStatus:
     return RunStatus(folder.name, state, overrides, first, record.environment.get("commit") or "")
 
 
-def _stray(folder: Path) -> RunStatus:
+def _is_single(folder: Path) -> bool:
+    """Whether a command without -m did the run, so that no manifest was to name it."""
+    try:
+        return "\n  mode: RUN\n" in (folder / ".hydra" / "hydra.yaml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+
+
+def _unasked(folder: Path) -> RunStatus:
+    state = "single" if _is_single(folder) else "stray"
     found = _run(folder, (), there=True)
-    return RunStatus(found.run_id, "stray", (), " ".join(filter(None, [found.state, found.error])), found.commit)
+    return RunStatus(found.run_id, state, (), " ".join(filter(None, [found.state, found.error])), found.commit)
 
 
 def told(folders: Sequence[Path]) -> list[str]:

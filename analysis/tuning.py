@@ -215,7 +215,7 @@ def table(found: Tuned) -> Table:
         left=len(columns),
         notes=(
             f"Rates are chosen for all {names.span(seeds)} seeds together on {selection:,} selection questions; none "
-            fX,
+            f"of them is among the {test:,} test questions, nor among the recovery questions.",
             "By accuracy: with labels. By KL: without, by the KL from the dense model over the choices; blank where "
             "the loss reads labels anyway.",
             "±: interval of the mean over seeds (t quantiles). Difference: the choice without labels minus that with, "

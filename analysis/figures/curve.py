@@ -261,4 +261,5 @@ def at_one_sparsity(found: Points) -> str:
     sparsities = found.table["sparsity"].unique()
     if found.axis.swept == "sparsity" or len(sparsities) > 1:
         return ""
-    return f", {names.spaced(sparsities[0])} of {names.units(set(found.table['structure']))} removed"
+    units = names.units(set(found.table["structure"]), set(found.table["budget"]))
+    return f", {names.spaced(sparsities[0])} of {units} removed"

@@ -14,7 +14,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from analysis import names
 from analysis.collect import AnalysisError, Collection
-from analysis.curves import FACETS, LINES, conditions, measured
+from analysis.curves import FACETS, LINES, conditions, measured, shown
 from analysis.figures.style import PLAIN, Drawn, Look, Venue, grid, legend, looks, save, style, wrapped
 from analysis.metrics import ACCURACY, CLOCKED, Metric, metric
 from regraft.records import Row
@@ -85,7 +85,7 @@ def points(
     signs = [-1 if each.higher else 1 for each in (x, y)]
     groups = table.groupby(list(within), dropna=False).ngroup() if within else pandas.Series(0, table.index)
     table["front"] = unbeaten(table[["x", "y"]].to_numpy() * signs, groups.to_numpy())
-    alike = [each for each in (*FACETS, *LINES, "seed") if table[each].nunique(dropna=False) == 1 and each != "loss"]
+    alike = [each for each in (*FACETS, *LINES, "seed") if each != "loss" and not shown(table, each)]
     return table.drop(columns=alike).sort_values(["x", "y", "run_id"], ignore_index=True), chooses, gaps
 
 

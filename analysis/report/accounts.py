@@ -10,7 +10,7 @@ from typing import Any
 
 from analysis import names
 from analysis.collect import CHOICES, DIGITS, NEUTRAL, Collection, Run
-from analysis.curves import differ
+from analysis.curves import shown
 from analysis.metrics import KNOWN
 from regraft.records import Record
 
@@ -29,7 +29,7 @@ def columns(collection: Collection) -> list[dict[str, Any]]:
     table = collection.conditions()
     found = []
     for column in ("sweep", *CHOICES, "train_size", "subset", "variant", "sparsity", "seed"):
-        if column in ALWAYS or differ(table, column):
+        if column in ALWAYS or shown(table, column):
             # none is a value that can be chosen
             raw = ["" if names.is_gap(value) else value for value in table[column]]
             found.append(_coded(column, raw))

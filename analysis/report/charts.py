@@ -31,7 +31,7 @@ from analysis.metrics import CLOCKED, KNOWN, Metric, metric
 from analysis.report.accounts import few
 from regraft.records import TRAINING
 
-COSTS = ("parameters", "bytes", "macs_per_token", "milliseconds_per_token")
+COSTS = ("parameters", "bytes", "macs_per_token", "milliseconds_per_token", "milliseconds_per_new_token")
 """Metrics that are axes too, since less of them is what pruning is for."""
 STEPS = 120
 """Points of a training curve of which there are few; longer trainings are averaged over neighbouring steps."""
@@ -66,10 +66,10 @@ def views(collection: Collection) -> list[dict[str, Any]]:
 
 
 def _view(collection: Collection, name: str) -> dict[str, Any] | None:
-    structures = set(collection.run_table["structure"])
+    counted = [set(collection.run_table[column]) for column in ("structure", "budget")]
     known = [each for each in _measured(collection) if each.name != name]
     costs = [each for each in COSTS if name == "target" and any(each == one.name for one in known)]
-    axes = [axis(each, structures) for each in ((*SPARSITIES, *costs) if name == "target" else (name,))]
+    axes = [axis(each, *counted) for each in ((*SPARSITIES, *costs) if name == "target" else (name,))]
     at = {each.name: [_at(run, each) for run in collection.runs] for each in axes}
     dense = {
         each: [measured(run, run.dense_evaluation, KNOWN[each]) for run in collection.runs]

@@ -107,7 +107,8 @@ def question(collection: Collection, pair: Compared | None) -> str:
         share = names.spaced(removed[0])
         if len(removed) > 1:
             share = f"{share.removesuffix(' %')} to {names.spaced(removed[-1])}"
-        begun = f"After removing {share} of {names.units(set(table['structure']))} of {models or 'the model'}"
+        units = names.units(set(table["structure"]), set(table["budget"]))
+        begun = f"After removing {share} of {units} of {models or 'the model'}"
         begun += f" {_joined(criteria, 'or')}" * bool(criteria)
     else:
         begun = f"With nothing removed from {models or 'the model'}"

@@ -22,10 +22,10 @@ from analysis.metrics import ACCURACY
 from analysis.statistics import LEVEL, holm
 
 REFERENCE = "ce"
-PANEL = (*FACETS, "allocation", "schedule", "recovery", "pipeline", "train_size", "subset")
-"""Columns whose values have lines of their own, each with its own reference."""
-METHOD = tuple(column for column in LINES if column not in PANEL)
+METHOD = ("loss", "teacher", "batch_source", "variant")
 """Columns that make a method of recovery."""
+PANEL = tuple(column for column in (*FACETS, *LINES) if column not in METHOD)
+"""Columns whose values have lines of their own, each with its own reference."""
 
 Line = tuple[tuple[str, ...], tuple[str, ...]]
 """Panel and method."""

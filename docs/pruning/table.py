@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import names
-from analysis.collect import collect
+from analysis.collect import Run, collect
 from analysis.curves import measured
 from analysis.metrics import ACCURACY
 from analysis.statistics import t_interval
@@ -29,20 +29,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("sweeps", type=Path, nargs="+")
     collection = collect(parser.parse_args(arguments).sweeps)
     found: dict[tuple[str, str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for run in collection.runs:
+    for run, variant in zip(collection.runs, collection.run_table["variant"], strict=True):
         value = measured(run, run.last_evaluation, ACCURACY)
         if value is not None:
-            place = run.choice("criterion"), run.choice("structure"), run.sparsity
+            place = _row(run, variant), run.choice("structure"), run.sparsity
             found[place][run.choice("loss")].append(100 * value)
     # the baseline first
-    criteria = sorted({criterion for criterion, _, _ in found}, key=lambda name: (name != "random", name))
+    criteria = sorted({criterion for criterion, _, _ in found}, key=lambda name: (name != "random", name.lower()))
     columns = sorted({(structure, sparsity) for _, structure, sparsity in found})
     heads = [f"{names.value('structure', structure)}, {names.spaced(sparsity)}" for structure, sparsity in columns]
     lines = ["| " + " | ".join(["criterion", *heads]) + " |", "| --- |" + " ---: |" * len(heads)]
     for criterion in criteria:
         cells = [_cell(found.get((criterion, *column), {})) for column in columns]
-        lines.append("| " + " | ".join([names.value("criterion", criterion), *cells]) + " |")
+        lines.append("| " + " | ".join([criterion, *cells]) + " |")
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _row(run: Run, variant: str) -> str:
+    """The criterion, and what makes the run another one than that with this criterion alone."""
+    budget = run.choice("budget")
+    told = [names.value("criterion", run.choice("criterion")), f"budget {budget}" * (budget != "units")]
+    return ", ".join(filter(None, [*told, names.value("variant", variant)]))
 
 
 def _cell(by_loss: dict[str, list[float]]) -> str:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import re
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,7 +100,7 @@ def main() -> None:
     try:
         hydra.main(version_base="1.3", config_path=str(conf()), config_name="config")(task)()
     except (HydraException, OmegaConfBaseException, ConfigError, SchemaError, OSError) as error:
-        sys.stderr.write(redact(f"regraft: {_cause(error)}\n"))
+        sys.stderr.write(redact(f"regraft: {_told(_cause(error), sys.argv[1:])}\n"))
         sys.exit(1)
     except (RunFailed, RunBusy, SweepFailed) as error:
         sys.stderr.write(redact(f"regraft: {error}\n"))
@@ -115,6 +118,24 @@ def _cause(error: BaseException) -> BaseException:
             return cause
         cause = cause.__cause__ or cause.__context__
     return error
+
+
+def _told(error: BaseException, arguments: Sequence[str]) -> str:
+    """The message, and where Hydra only offers to append a key that it does not know, how to see those that are there.
+
+    Appended it would be refused as well, unless the class has it.
+    """
+    unknown = re.match(r"Could not override '([^']+)'", str(error))
+    if unknown is None:
+        return str(error)
+    key = unknown[1]
+    above = key.rpartition(".")[0]
+    others = [each for each in arguments if each not in ("-m", "--multirun") and each.split("=")[0] != key]
+    look = shlex.join(["regraft", *others, "--cfg", "job", *(["--package", above] if above else [])])
+    told = f"{key}: no such key with the choices that are made. `{look}` shows those that there are"
+    return (
+        f"{told}; +{key}=... gives one that the class of {above} has and its YAML leaves out." if above else f"{told}."
+    )
 
 
 if __name__ == "__main__":

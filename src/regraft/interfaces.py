@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -139,6 +139,14 @@ class LanguageModel:
     weights that are gone are zero, and whoever changes weights keeps them so."""
 
     @property
+    def vocabulary(self) -> int:
+        """Logits that mean a token: one more than the largest number that the tokenizer gives to one.
+
+        Heads may have more, up to a round size, and those say nothing.
+        """
+        return 1 + max(self.tokenizer.get_vocab().values())
+
+    @property
     def pad_token_id(self) -> int:
         """The token that fills up rows; no position attends to it."""
         pad = self.tokenizer.pad_token_id
@@ -241,6 +249,13 @@ class Head:
 
         return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
 
+    def within(self, vocabulary: int) -> Head:
+        """The map to the first `vocabulary` logits."""
+        if len(self.weight) <= vocabulary:
+            return self
+        bias = None if self.bias is None else self.bias[:vocabulary]
+        return replace(self, weight=self.weight[:vocabulary], bias=bias)
+
 
 class ModelOutputs:
     """What a model says at the positions that a batch reads.
@@ -266,7 +281,7 @@ class ModelOutputs:
         attentions: tuple[torch.Tensor, ...] | None = None,
         norm: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ) -> None:
-        assert (logits is None) == (states is not None and head is not None), "either logits, or what makes them"
+        assert logits is not None or (states is not None and head is not None), "logits, or what makes them"
         self.states, self.head, self.norm = states, head, norm
         self._hidden_states, self._attentions = hidden_states, attentions
         if logits is not None:
@@ -280,7 +295,7 @@ class ModelOutputs:
             "hidden_states": self._hidden_states,
             "attentions": self._attentions,
             "norm": self.norm,
-        } | ({"logits": self.logits} if self.head is None else {})
+        } | ({"logits": self.logits} if not self.lazy else {})
 
     @cached_property
     def logits(self) -> torch.Tensor:
@@ -294,9 +309,24 @@ class ModelOutputs:
         Args:
             rows: (n,) long, or from where to where; among the read positions.
         """
-        if self.head is None or self.states is None or "logits" in vars(self):
+        if not self.lazy:
             return self.logits[rows]
+        assert self.head is not None and self.states is not None
         return self.head(self.states[rows])
+
+    @property
+    def lazy(self) -> bool:
+        """Whether logits are still to be made, by `head` of `states`."""
+        return "logits" not in vars(self)
+
+    def within(self, vocabulary: int) -> ModelOutputs:
+        """The same, of the first `vocabulary` tokens alone: the logits beyond enter no softmax."""
+        parts = self.parts()
+        if self.head is not None:
+            parts["head"] = self.head.within(vocabulary)
+        if not self.lazy:
+            parts["logits"] = self.logits[:, :vocabulary]
+        return ModelOutputs(**parts)
 
     def after(self, layer: int) -> ModelOutputs:
         """What it would say if its layers ended after `layer` of them: its hidden states there, normed, into the head.
@@ -501,9 +531,11 @@ class PruningContext:
     """Takes plain data on how it was decided for the stage's record."""
     once: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
     """Plain data that was measured under a name: what it was the first time, if the stage is done again."""
+    once_of_dense: Callable[[str, Callable[[], Any]], Any] = lambda name, measure: measure()
+    """The same of what was measured of the dense model on this machine, for all stages that prune it."""
     measured: dict[str, Any] = field(default_factory=dict)
-    """What a criterion measured for its scores and needs again to adjust weights, or an allocation that is asked about
-    many amounts: so it is measured once."""
+    """What a criterion measured for its scores and needs again to adjust weights, or an allocation or a budget that is
+    asked about many amounts: so it is measured once."""
 
     @property
     def calibration(self) -> Calibration:
@@ -755,7 +787,7 @@ class Moment:
     """When in a training a loss is computed, and what it may use there."""
 
     share: float = 0.0
-    """Of the run's recovery steps that are done, from 0 to 1."""
+    """Of the steps over which the learning rate takes its course, those that are done: from 0 to 1."""
     generator: torch.Generator | None = None
     """For losses that draw; seeded by the run's seed and the step, so that a step that is done again draws the same."""
     learned: nn.Module | None = None
@@ -780,12 +812,22 @@ class Loss(Component, ABC):
     """What recovery minimises. Without `labels` in its needs it gets unlabelled batches."""
 
     trains: ClassVar[bool] = True
-    learning: ClassVar[bool] = False
-    """Whether `learns` makes something."""
+    uses_seed: ClassVar[bool] = False
+    """Whether it draws: what it says of the same outputs depends on the moment."""
 
     @property
     @abstractmethod
     def needs(self) -> frozenset[LossNeed]: ...
+
+    @property
+    def learning(self) -> bool:
+        """Whether `learns` makes something."""
+        return False
+
+    @property
+    def same_width(self) -> bool:
+        """Whether it compares student and teacher channel by channel of the residual stream."""
+        return False
 
     @property
     @abstractmethod

@@ -36,7 +36,7 @@ from regraft.recovery.processes import Processes
 from regraft.secrets import redact
 from regraft.stages import evaluate, initialise, load, prepare, prune, recover, rewind
 from regraft.stages.context import Context, Lineage
-from regraft.stages.outcome import Outcome
+from regraft.stages.outcome import WARNINGS, Outcome
 from regraft.stages.plan import PlannedStage, plan, questions_key, run_id
 from regraft.tracking.none import Silent
 from regraft.tracking.replay import info, steps
@@ -162,6 +162,8 @@ def walk(context: Context, outcomes: list[tuple[PlannedStage, Outcome]]) -> Line
             context.dense = ORIGINS[stage.name](stage, context)
         outcome, model = perform(stage, model, context)
         outcomes.append((stage, outcome))
+        for warning in outcome.details.get(WARNINGS, ()):
+            log.warning("%s: %s", context.name, warning)
         if model.key in anchors:
             context.anchors.setdefault(model.key, model)
         if stage.name == "evaluate" and context.dense is not None and context.dense_evaluation is None:

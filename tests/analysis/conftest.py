@@ -39,6 +39,8 @@ def metrics(sparsity: float, seed: int) -> dict[str, float]:
         "non_embedding_parameters": float(round(1e6 * (1 - 0.7 * sparsity))),
         "bytes": 4.0 * round(DENSE["parameters"] * left),
         "macs_per_token": float(round(1.1e6 * left)),
+        "milliseconds_per_new_token": 2.0 * left + 0.01 * seed,
+        "speedup_of_new_token": 1 / left + 0.01 * seed,
     }
 
 

@@ -14,7 +14,14 @@ import pandas
 from regraft.records import PREDICTIONS, TRAINING, Record, Row, StageRecord
 
 CHOICES = 5
-WITHOUT_QUESTIONS = ("parameters", "non_embedding_parameters", "bytes", "macs_per_token")
+WITHOUT_QUESTIONS = (
+    "parameters",
+    "non_embedding_parameters",
+    "bytes",
+    "macs_per_token",
+    "milliseconds_per_new_token",
+    "speedup_of_new_token",
+)
 
 
 def digest(*parts: object) -> str:
@@ -58,8 +65,8 @@ def record(
         neurons: Those of each layer that were removed, and that there were.
         metrics: Further ones of the last evaluation; those that know no questions have no split.
         dense: The same of the dense model; `accuracy` replaces 0.97.
-        settings: `train_size`, `lr`, `learning_rate`, `tracker`, `loss_settings`, and `selection`, metrics of the last
-            evaluation on as many selection questions.
+        settings: `train_size`, `lr`, `learning_rate`, `tracker`, `loss_settings`, `pruner_settings`, and `selection`,
+            metrics of the last evaluation on as many selection questions.
     """
     selection: Mapping[str, float] = settings.pop("selection", {})
     metrics, dense = metrics or {}, {"accuracy": 0.97} | dict(dense or {})
@@ -71,7 +78,8 @@ def record(
         "model": {"_target_": "Olmo", "layers": 4},
         "task": {"_target_": task.capitalize(), "train_size": settings.pop("train_size", None)}
         | ({} if subset is None else {"subset": subset}),
-        "pruner": {"criterion": {"_target_": criterion}, "structure": {"_target_": "MLP"}},
+        "pruner": {"criterion": {"_target_": criterion}, "structure": {"_target_": "MLP"}}
+        | settings.pop("pruner_settings", {}),
         "schedule": {"_target_": schedule},
         "loss": {"_target_": loss} | settings.pop("loss_settings", {}),
         "teacher": {"_target_": "Dense"} | ({} if teacher_parameters is None else {"model": teacher_parameters}),

@@ -148,6 +148,21 @@ def test_axes_of_sparsity(study: Collection, name: str) -> None:
     assert axis(name, {"mlp_neurons"}).scale == 100
 
 
+@pytest.mark.parametrize(
+    ("column", "name"),
+    [
+        ("sparsity", "target"),
+        ("target_sparsity", "target"),
+        ("block_sparsity", "block"),
+        ("model_sparsity", "model"),
+    ],
+)
+def test_axes_of_sparsity_answer_to_the_names_of_their_columns(study: Collection, column: str, name: str) -> None:
+    found, expected = points(study, x=column), points(study, x=name)
+    assert found.axis.name == name and found.axis.label == expected.axis.label
+    assert list(found.table["x"]) == list(expected.table["x"])
+
+
 @pytest.mark.parametrize(("name", "fixture"), [("recovery_questions", "scaling"), ("teacher_parameters", "teachers")])
 def test_axes_of_numbers(request: pytest.FixtureRequest, name: str, fixture: str) -> None:
     collection: Collection = request.getfixturevalue(fixture)

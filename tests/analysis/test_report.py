@@ -361,6 +361,7 @@ def test_the_charts_have_the_numbers_of_the_analysis(study: Collection, without_
         "bytes",
         "macs_per_token",
         "milliseconds_per_token",
+        "milliseconds_per_new_token",
     }
     assert axes["block"]["label"] == "Share of MLP neurons removed (%)"
     assert "by the clock" in axes["milliseconds_per_token"]["label"]

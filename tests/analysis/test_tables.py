@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import runpy
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from analysis.collect import collect
 from analysis.comparison import compare
 from analysis.curves import points
 from analysis.metrics import metric
+from regraft.records import Record
 
 SPECIAL = r"a_b&c%d#e$f~g^h\i{j}k"
 """A name with all that LaTeX takes for something else."""
@@ -353,3 +355,86 @@ def test_methods_are_written_as_their_papers_write_them(tmp_path: Path) -> None:
     assert names.value("structure", "n_m") == "N:M"
     assert names.value("allocation", "per_layer") == "per layer"
     assert names.value("loss", "kl") == "KL"
+
+
+def test_a_share_that_rounded_to_no_unit_is_told(tmp_path: Path) -> None:
+    for sparsity, removed in ((0.0, 0.0), (0.1, 0.0), (0.5, 0.5)):
+        made = sweeps.record(sparsity=sparsity)
+        rows = [replace(row, block_sparsity=removed if row.stage_index == 4 else 0.0) for row in made.rows]
+        sweeps.save(replace(made, rows=rows), tmp_path / "study")
+    told = [note for note in table(tmp_path / "study").notes if "othing was removed" in note]
+    assert told == ["Nothing was removed from 1 of the runs at 10 %: that rounds to no unit."]
+
+
+@pytest.mark.parametrize("shuffled", [(True,), (False, True)])
+def test_a_shuffled_run_is_never_without_its_name(tmp_path: Path, shuffled: Sequence[bool]) -> None:
+    for each in shuffled:
+        sweeps.save(sweeps.record(accuracy=0.6 - 0.1 * each, pruner_settings={"shuffled": each}), tmp_path / "study")
+    made = table(tmp_path / "study")
+    told = {line[made.header.index("variant")].text for line in made.body if not line[0].text.startswith("dense")}
+    assert told == {f"pruner.shuffled={each}" for each in shuffled}
+    # what has a role of its own is not told twice
+    assert "variant" not in points(collect([tmp_path / "study"]), lines=["pruner.shuffled"]).lines
+    sweeps.save(sweeps.record(pruner_settings={"shuffled": False}), tmp_path / "plain")
+    assert "variant" not in table(tmp_path / "plain").header
+
+
+@pytest.mark.parametrize(
+    ("budget", "counted"), [("parameters", "parameters"), ("macs", "MACs"), ("latency", "a token's time")]
+)
+def test_a_budget_is_never_without_its_name(tmp_path: Path, budget: str, counted: str) -> None:
+    made = sweeps.record()
+    sweeps.save(replace(made, choices=made.choices | {"pruner/budget": budget}), tmp_path / "study")
+    found = table(tmp_path / "study")
+    assert found.body[0][found.header.index("budget")].text == budget
+    assert f"by requested share of {counted} removed" in found.title
+    sweeps.save(made, tmp_path / "plain")
+    assert "budget" not in table(tmp_path / "plain").header
+
+
+def test_the_docs_table_puts_no_control_into_the_line_of_its_criterion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for accuracy, shuffled, budget in ((0.9, False, "units"), (0.5, True, "units"), (0.7, False, "macs")):
+        made = sweeps.record(loss="none", accuracy=accuracy, pruner_settings={"shuffled": shuffled})
+        made = replace(made, run_id=f"{budget}{shuffled}", choices=made.choices | {"pruner/budget": budget})
+        sweeps.save(made, tmp_path / "study")
+    runpy.run_path(str(Path(__file__).parents[2] / "docs" / "pruning" / "table.py"))["main"]([str(tmp_path / "study")])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "| L2, budget macs | 70.0 |",
+        "| L2, pruner.shuffled=False | 90.0 |",
+        "| L2, pruner.shuffled=True | 50.0 |",
+    ]
+
+
+def bounded(budget: str, at_most: float, dense: float, sparsity: float = 0.9, **more: Any) -> Record:
+    """A run that was given a budget by itself; `sparsity` is the most that may go for it."""
+    made = sweeps.record(sparsity=sparsity, pruner_settings={"budget": {"at_most": at_most}}, **more)
+    told = {"budget": {"dense": dense, "allowed": at_most, "reached": at_most - 1, "amount": 0.4}}
+    stages = [
+        replace(stage, details=stage.details | told) if stage.stage == "prune" and sparsity else stage
+        for stage in made.stages
+    ]
+    return replace(made, stages=stages, choices=made.choices | {"pruner/budget": budget})
+
+
+def test_a_bound_is_told_as_the_share_that_it_does_not_allow(tmp_path: Path) -> None:
+    for at_most, sparsity in itertools.product((800_000, 500_000), (0.0, 0.9)):
+        sweeps.save(bounded("parameters", at_most, 1_000_000, sparsity), tmp_path / "study")
+    found = table(tmp_path / "study")
+    assert found.header == ("loss", "budget", "0 %", "20 %", "50 %") and len(found.body) == 2
+    assert "share of parameters removed" in found.title
+    collection = collect([tmp_path / "study"])
+    assert set(points(collection, x="target").table["x"]) == {0.0, 0.2, 0.5}
+    assert set(collection.table()["target_sparsity"]) == {0.0, 0.2, 0.5}
+
+
+def test_a_bound_of_time_is_one_point_though_clocks_differ(tmp_path: Path) -> None:
+    for seed, dense in enumerate((9.98, 10.0, 10.03)):
+        sweeps.save(bounded("latency", 7.0, dense, seed=seed, accuracy=0.5 + 0.01 * seed), tmp_path / "study")
+    found = table(tmp_path / "study")
+    assert found.header[-1] == "30 %" and len(found.body) == 2
+    # what the model can do already asks for nothing
+    sweeps.save(bounded("latency", 12.0, 10.0), tmp_path / "enough")
+    assert table(tmp_path / "enough").header[-1] == "0 %"

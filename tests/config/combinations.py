@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from regraft.config.schema import RunConfig, load
 
 GROUPS = ("pruner/criterion", "pruner/structure", "pruner/allocation", "schedule", "loss")
 MICRO = (
-    *("model.hidden_size=32", "model.intermediate_size=32", "model.num_hidden_layers=3", "model.num_key_value_heads=2"),
+    *("model.hidden_size=32", "model.intermediate_size=32", "model.num_hidden_layers=4", "model.num_key_value_heads=2"),
     *("model.vocab_size=300", "model.steps=2", "model.threads=1", "model.batch_size=8"),
     *("model.world.entities=12", "model.world.types=4", "model.world.relations=4", "task.test_relations=1"),
     *("task.world.entities=12", "task.world.types=4", "task.world.relations=4"),
@@ -46,6 +47,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key != "hydra"}
 
 
+@functools.cache
 def components(group: str) -> dict[str, Any]:
     """Choice -> its component."""
     *path, last = group.split("/")
@@ -58,8 +60,17 @@ def components(group: str) -> dict[str, Any]:
     return found
 
 
-def all_of(groups: Sequence[str] = GROUPS) -> list[Combination]:
-    return list(itertools.product(*(choices(group) for group in groups)))
+def sorts_of_losses() -> list[str]:
+    """One loss of each sort: those that ask for the same go together with the same, and train alike."""
+    found: dict[Any, str] = {}
+    for choice, loss in components("loss").items():
+        found.setdefault((loss.trains, loss.learning, loss.uses_seed, loss.needs, loss.reads), choice)
+    return sorted(found.values())
+
+
+def all_of() -> list[Combination]:
+    """Of the losses one of each sort."""
+    return list(itertools.product(*map(choices, GROUPS[:-1]), sorts_of_losses()))
 
 
 def put_together(base: RunConfig, parts: Mapping[str, Any]) -> RunConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ SCORES = {
     "wanda": {NEURONS, HEADS, HIDDEN, *SINGLE},
     **dict.fromkeys(("flap", "gates", "kl_taylor"), {NEURONS, HEADS}),
     # how a layer moves the residual stream, or what the model is without it
-    **dict.fromkeys(("block_influence", "angular_distance", "sleb"), {LAYERS}),
+    **dict.fromkeys(("block_influence", "angular_distance", "sleb", "alternate"), {LAYERS}),
     "sparsegpt": SINGLE,
     **dict.fromkeys(("snip", "grasp", "synflow"), {NEURONS, *SINGLE}),
     **dict.fromkeys(("movement", "soft_movement", "l1_regularised", "group_lasso"), {NEURONS, *SINGLE}),
@@ -36,6 +37,10 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 """Allocations that know how much goes before anything is scored."""
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
+CHANNEL_BY_CHANNEL = {"hints", "kl_hints", "distilbert"}
+"""Losses that compare the hidden states of student and teacher."""
+DRAWS_ANEW = {"from_scratch", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
+"""Pipelines in which weights are drawn that nothing but the recovery trains."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -48,6 +53,8 @@ def goes_together(combination: Combination) -> bool:
         return False  # nothing to share out: one group, or a pattern that says it all
     if allocation == "erk" and structure != WEIGHTS:
         return False  # densities by the shapes of matrices
+    if structure == HIDDEN and loss in CHANNEL_BY_CHANNEL:
+        return False  # the teacher has channels that the student lost
     if structure in ONE_LAYER_AFTER_THE_OTHER.get(criterion, ()) and allocation not in NEEDS_NO_SCORES:
         return False
     if schedule in MOVES_MASKS and (structure != WEIGHTS or loss == "none"):
@@ -126,6 +133,10 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             "pruner.criterion.loss=NoRecovery: must be",
         ),
         (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=sampled_kl"],
+            "pruner.criterion.loss=SampledKL: must be a loss without chance",
+        ),
+        (
             [
                 *("pruner/criterion=kl_taylor", "loss@pruner.criterion.hard=none", "~pruner.criterion.hard.reads"),
                 "pruner.criterion.soft.reads=question",
@@ -148,6 +159,12 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             ["pruner/allocation=greedy", "loss@pruner.allocation.loss=kl", "pruner.allocation.loss.reads=gold"],
             "pruner.allocation.loss.reads=gold: must be question",
         ),
+        (["pruner/structure=hidden", "loss=kl_hints"], "loss=WeightedSum compares hidden states channel by channel"),
+        (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=hints", "pruner.criterion.loss.projection=learned"],
+            "pruner.criterion.loss=Hints learns a projection, which the recovery alone trains",
+        ),
+        (["pruner/criterion=alternate", "pruner/structure=layers", "pruner/budget=parameters"], "Alternate scores for"),
         (["schedule=rigl", "pruner=weights", "loss=none"], "loss=NoRecovery nothing trains"),
         (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
@@ -157,6 +174,18 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
     with pytest.raises(Incompatible) as refused:
         load(composed(*overrides))
     assert reason in str(refused.value)
+
+
+def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
+    pipelines = components("pipeline")
+    assert set(pipelines) > DRAWS_ANEW
+    for pipeline, loss in itertools.product(pipelines, choices("loss")):
+        together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
+        if loss == "none" and pipeline in DRAWS_ANEW:
+            with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
+                put_together(whole, together)
+        else:
+            put_together(whole, together)
 
 
 COVERING = covering([combination for combination in all_of() if goes_together(combination)])
@@ -185,11 +214,22 @@ def test_what_is_let_through_runs(
         assert 0.3 < sum(gone) / sum(dense) < 0.7, f"{combination}: {gone} of {dense}"
 
 
+@pytest.mark.parametrize("loss", sorted(set(choices("loss")) - {combination[-1] for combination in COVERING}))
+def test_every_loss_recovers(
+    loss: str, parts: dict[str, dict[str, Any]], whole: RunConfig, cache: Path, tmp_path: Path
+) -> None:
+    """Those that no composition above holds."""
+    runtime = dataclasses.replace(whole.runtime, cache=str(cache))
+    config = dataclasses.replace(put_together(whole, {"loss": parts["loss"][loss]}), runtime=runtime)
+    record = run(config, tmp_path, {"seed": 0, "sparsity": config.sparsity}, {}, "combinations")
+    assert record.status == "finished", record.error
+
+
 def quick(component: Any) -> Any:
     """The same components with as little work as they can do."""
     if isinstance(component, dict):
         return {key: quick(value) for key, value in component.items()}
-    little = {"evaluations": 6, "rounds": 2, "interval": 1}
+    little = {"evaluations": 7, "rounds": 2, "interval": 1}
     own = {field.name for field in dataclasses.fields(component)}
     if component.__class__.__module__.startswith("regraft.pruning"):
         little |= {"steps": 2}
@@ -203,7 +243,8 @@ def quick(component: Any) -> Any:
         ["pruner/criterion=soft_movement", "pruner/budget=parameters"],
         # hard needs the labels, soft reads the same text
         ["pruner/criterion=kl_taylor", "pruner.criterion.hard.reads=gold", "pruner.criterion.soft.reads=gold"],
-        ["recovery=small_model_lora", "pipeline=from_scratch", "loss=none"],
+        ["pruner/structure=hidden", "loss=kl_hints", "loss.terms.hints.projection=learned"],
+        ["pipeline=evaluate_last", "loss=none"],
         ["schedule=rigl", "pruner=weights", "pipeline=lottery_ticket"],
     ],
 )

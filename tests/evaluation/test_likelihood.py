@@ -7,9 +7,10 @@ from architectures import ARCHITECTURES, tiny_model
 
 from regraft.config.ranges import ConfigError
 from regraft.evaluation.evaluation import Evaluation
-from regraft.evaluation.likelihood import option_scores, per_character, score_questions
+from regraft.evaluation.likelihood import per_character, score_questions
 from regraft.interfaces import EncodedQuestion, ModelOutputs
 from regraft.models.forward import forward
+from regraft.models.likelihood import option_scores
 from regraft.tasks.packing import pack
 
 
@@ -59,7 +60,7 @@ def test_scores_have_the_gradient_of_separate_sequences():
     questions = random_questions(3)
     batch = pack(questions, "choices", "answer", 0, labelled=False)
     logits = forward(model, batch).logits.detach().requires_grad_()
-    option_scores(logits, batch).sum().backward()
+    option_scores(ModelOutputs(logits=logits), batch).sum().backward()
     expected = torch.zeros_like(logits)
     p = torch.softmax(logits.detach(), -1)
     for read, token in zip(batch.token_read, batch.token_id, strict=True):
@@ -68,13 +69,20 @@ def test_scores_have_the_gradient_of_separate_sequences():
     torch.testing.assert_close(logits.grad, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_scores_are_the_same_however_many_parts_they_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = pack(random_questions(6), "choices", "answer", 0, labelled=False)
+    outputs = ModelOutputs(logits=torch.randn(len(batch.read), 97, generator=torch.Generator().manual_seed(0)))
+    whole = option_scores(outputs, batch)
+    monkeypatch.setattr("regraft.models.likelihood.POSITIONS", 3)
+    torch.testing.assert_close(option_scores(outputs, batch), whole)
+
+
 def test_half_precision_logits_are_summed_in_float32():
     batch = pack(random_questions(4), "choices", "answer", 0, labelled=False)
     logits = torch.randn(len(batch.read), 97, generator=torch.Generator().manual_seed(0)).bfloat16()
-    outputs = ModelOutputs(logits=logits)
-    scores = option_scores(outputs.logits, batch)
+    scores = option_scores(ModelOutputs(logits=logits), batch)
     assert scores.dtype == torch.float32
-    torch.testing.assert_close(scores, option_scores(logits.double().float(), batch))
+    torch.testing.assert_close(scores, option_scores(ModelOutputs(logits=logits.float()), batch))
 
 
 def test_per_character_divides_and_leaves_its_input():

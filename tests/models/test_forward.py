@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from architectures import ARCHITECTURES, tiny_model
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -13,6 +14,7 @@ from transformers import (
 )
 
 from regraft.interfaces import EncodedQuestion
+from regraft.models.architecture import decoder_list
 from regraft.models.forward import forward
 from regraft.tasks.packing import pack
 
@@ -132,6 +134,53 @@ def test_training_step_under_bfloat16_autocast_is_finite_and_near(name, attentio
         with torch.autocast("cpu", dtype=torch.bfloat16):
             rounded = forward(model, batch).logits.float()
     assert (rounded - exact).norm() / exact.norm() < 0.1
+
+
+LOOKING = {
+    **dict.fromkeys(("llama", "olmo2", "qwen3", "gpt2"), {}),
+    "gemma3": {"sliding_window": 3, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+}
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_attentions_look_where_they_may_and_change_nothing(name):
+    """Rows of each head sum to 1, are 0 where nothing is seen, and logits, states and gradients are those of sdpa."""
+    model = tiny_model(name, **LOOKING[name])
+    batch = pack(QUESTIONS, "choices", "all", pad_token_id=0, labelled=False)
+    plain, said = (forward(model, batch, {"hidden_states", *more}) for more in ((), ("attentions",)))
+    assert model.config._attn_implementation == "sdpa"
+    rows, columns = batch.read // batch.input_ids.shape[1], batch.read % batch.input_ids.shape[1]
+    seen = batch.visible[:, 0][rows, columns]
+    positions = batch.position_ids[rows]
+    near = batch.position_ids.flatten()[batch.read][:, None] - positions < 3
+    kinds = LOOKING[name].get("layer_types", ["full_attention"] * 3)
+    assert len(said.attentions) == len(kinds) == 3
+    for kind, attention in zip(kinds, said.attentions, strict=True):
+        assert attention.shape == (len(batch.read), 4, batch.input_ids.shape[1])
+        torch.testing.assert_close(attention.sum(-1), torch.ones(attention.shape[:2]), atol=1e-5, rtol=0)
+        may = seen & near if kind == "sliding_attention" else seen
+        assert not attention.masked_fill(may[:, None, :], 0.0).any()
+        assert (attention.masked_fill(~may[:, None, :], 1.0) > 0).all()
+    torch.testing.assert_close(said.logits, plain.logits, atol=1e-5, rtol=1e-5)
+    for one, other in zip(said.hidden_states, plain.hidden_states, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+    sum(attention.square().sum() for attention in said.attentions).backward()
+    (first, *_, last) = model.get_decoder().parameters()
+    assert first.grad is not None and first.grad.isfinite().all() and first.grad.any()
+    assert last.grad is None  # the final norm comes after all attention
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@torch.no_grad()
+def test_an_exit_says_what_a_model_of_so_many_layers_says(name):
+    model = tiny_model(name)
+    batch = pack(QUESTIONS, "choices", "all", pad_token_id=0, labelled=False)
+    said = forward(model, batch, {"hidden_states"})
+    assert torch.equal(said.after(3).logits, said.logits)
+    for layers in (2, 1):
+        del decoder_list(model)[layers]
+        model.config.num_hidden_layers = layers
+        assert torch.equal(said.after(layers).logits, forward(model, batch).logits)
 
 
 def test_attention_without_a_mask_of_pairs_is_refused():

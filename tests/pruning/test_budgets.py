@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -17,7 +18,7 @@ from units import flags
 from regraft.config.ranges import ConfigError
 from regraft.evaluation.size import measure
 from regraft.interfaces import Budget, Criterion, Kind, LanguageModel, PruningContext, Scored, Structure
-from regraft.models.latency import milliseconds_per_token
+from regraft.models.latency import milliseconds_per_token, time_beside
 from regraft.pruning.allocation.layerwise import Layerwise
 from regraft.pruning.allocation.per_layer import PerLayer
 from regraft.pruning.budgets.latency import Latency
@@ -191,21 +192,26 @@ def test_at_most_beyond_the_highest_sparsity_is_refused_at_the_end_only() -> Non
     assert 19_000 < measure(model.model, CONTEXT).parameters <= 20_000
 
 
+def _counted(models: Sequence[Any], context: int, repeats: int) -> list[list[float]]:
+    """A clock that counts a microsecond for each parameter."""
+    return [[1e-6 * model.num_parameters()] * repeats for model in models]
+
+
 @pytest.mark.parametrize("at_most", [None, 15.0])
 def test_a_latency_is_met_as_measured(at_most: float | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that counts parameters: found to within 1/256 of the units, and nothing is measured twice."""
     measured = []
 
-    def clock(model: Any, context: int, repeats: int) -> float:
+    def clock(models: Any, context: int, repeats: int) -> list[list[float]]:
         assert (context, repeats) == (CONTEXT, 7)
-        measured.append(model.num_parameters())
-        return model.num_parameters() / 1000
+        measured.append(models[0].num_parameters())
+        return _counted(models, context, repeats)
 
-    monkeypatch.setattr("regraft.models.latency.milliseconds_per_token", clock)
+    monkeypatch.setattr("regraft.models.latency.seconds_in_turn", clock)
     model = wrapped("llama")
     told = pruned(pruner(Layers(), Latency(at_most=at_most, repeats=7)), model, 0.4 if at_most is None else 0.99)
     assert told["allowed"] == pytest.approx(0.6 * 29.472 if at_most is None else 15.0)
-    assert told["reached"] == model.model.num_parameters() / 1000 <= told["allowed"]
+    assert told["reached"] == pytest.approx(model.model.num_parameters() / 1000) and told["reached"] <= told["allowed"]
     assert told["of"] == "milliseconds a token" and len(measured) <= 11
     assert len(model.removed["layers"][0]) == 2
 
@@ -237,6 +243,42 @@ def test_a_token_takes_time_and_leaves_the_model_alone(architecture: str) -> Non
     assert 0 < milliseconds_per_token(model, 10, repeats=2) < 10_000
     assert milliseconds_per_token(model, 1000, repeats=2) > 0  # longer than its longest text
     assert model.training
+
+
+def test_a_load_on_the_machine_is_no_speedup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that runs by the parameters that are read, ever faster as the load goes away."""
+    now, load = [0.0], [1.0]
+    monkeypatch.setattr("regraft.models.latency.time.perf_counter", lambda: now[0])
+    models = [tiny_model("llama"), tiny_model("llama", layers=1)]
+
+    def passes(model: Any, inputs: Any, outputs: Any) -> None:
+        now[0] += load[0] * model.num_parameters()
+        load[0] *= 0.99
+
+    for model in models:
+        model.register_forward_hook(passes)
+    large, small = models
+    exact = small.num_parameters() / large.num_parameters()
+    apart = milliseconds_per_token(small, 5) / milliseconds_per_token(large, 5)
+    assert time_beside(small, large, 5) == pytest.approx(exact, rel=0.02)
+    assert abs(apart / exact - 1) > 0.1
+
+
+def test_the_dense_model_is_measured_once_for_all_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regraft.models.latency.seconds_in_turn", _counted)
+    kept: dict[str, Any] = {}
+    dense = wrapped("llama")
+    for sparsity in (0.2, 0.4):
+        context = PruningContext(
+            generator=torch.Generator(),
+            dense=lambda: dense,
+            length=lambda: CONTEXT,
+            once_of_dense=lambda name, measure: kept.setdefault(name, measure()),
+        )
+        model = wrapped("llama")
+        of = pruner(MlpNeurons(), Latency(repeats=3))
+        of.prune(model, of.left(dense), sparsity, context)
+    assert kept == {f"3 tokens after {CONTEXT}": pytest.approx(29.472)}
 
 
 def share(structure: Structure, **more: Any) -> Share:
@@ -336,15 +378,14 @@ def test_parts_of_a_combination_tell_and_keep_their_own() -> None:
 
 
 def test_a_latency_of_a_combination_is_that_of_what_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "regraft.models.latency.milliseconds_per_token", lambda model, context, repeats: model.num_parameters()
-    )
+    monkeypatch.setattr("regraft.models.latency.seconds_in_turn", _counted)
     parts = {"depth": share(Layers()), "channels": share(Hidden()), "neurons": share(MlpNeurons())}
     timed, counted = wrapped("olmo2"), wrapped("olmo2")
     told = pruned(Combined(parts=parts, budget=Latency()), timed, 0.5, architecture="olmo2")
     exact = pruned(Combined(parts=parts), counted, 0.5, architecture="olmo2")
-    assert told["reached"] == timed.model.num_parameters() <= told["allowed"] == exact["allowed"]
-    assert told["reached"] == pytest.approx(exact["reached"], rel=0.05)
+    assert told["reached"] == pytest.approx(timed.model.num_parameters() / 1000) and told["reached"] <= told["allowed"]
+    assert told["allowed"] == pytest.approx(exact["allowed"] / 1000)
+    assert 1000 * told["reached"] == pytest.approx(exact["reached"], rel=0.05)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "olmo2", "gpt2"])
@@ -361,6 +402,21 @@ def test_biases_that_make_up_for_units_are_counted(architecture: str, sparsities
         told = pruned(pruning, model, *sparsities, architecture=architecture)
         assert told["reached"] == measure(model.model, CONTEXT).parameters <= told["allowed"]
         assert all(any(groups) for groups in model.removed.values())
+
+
+@pytest.mark.parametrize("architecture", ["llama", "olmo2"])
+def test_biases_that_make_up_for_units_take_their_time(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regraft.models.latency.seconds_in_turn", _counted)
+    neurons = share(MlpNeurons(), criterion=FLAP())
+    heads = share(KvGroups(), criterion=FLAP(), most=0.5)
+    for pruning in (
+        pruner(MlpNeurons(), Latency(), FLAP()),
+        Combined(parts={"heads": heads, "neurons": neurons}, budget=Latency()),
+    ):
+        model = wrapped(architecture)
+        told = pruned(pruning, model, 0.3, architecture=architecture)
+        assert told["reached"] == pytest.approx(model.model.num_parameters() / 1000)
+        assert any(module.bias is not None for module in model.model.modules() if isinstance(module, torch.nn.Linear))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

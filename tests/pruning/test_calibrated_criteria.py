@@ -28,6 +28,7 @@ from regraft.distillation.losses.sharpened_kl import SharpenedKL
 from regraft.interfaces import Criterion, EncodedQuestion, LanguageModel, PruningContext, Structure
 from regraft.models.architecture import attention_blocks, mlp_blocks
 from regraft.pruning.criteria.activation import Activation
+from regraft.pruning.criteria.alternate import Alternate
 from regraft.pruning.criteria.angular_distance import AngularDistance
 from regraft.pruning.criteria.block_influence import BlockInfluence
 from regraft.pruning.criteria.flap import FLAP
@@ -432,6 +433,7 @@ ALL: list[tuple[Criterion, Structure, bool]] = [
     (BlockInfluence(), Layers(), False),
     (AngularDistance(), Layers(), False),
     (SLEB(), Layers(), False),
+    (Alternate(), Layers(), False),
     (SLEB(loss=GOLD), Layers(), True),
 ]
 """Each criterion with a structure that it fits, and whether it looks at labels."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 
@@ -15,6 +16,8 @@ from regraft.config.ranges import ConfigError
 from regraft.interfaces import Criterion, LanguageModel, PruningContext
 from regraft.pruning.criteria.l1 import L1
 from regraft.pruning.criteria.l2 import L2
+from regraft.pruning.criteria.max_abs import MaxAbs
+from regraft.pruning.criteria.norms import BLOCK
 from regraft.pruning.criteria.random import Random
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
 
@@ -87,6 +90,29 @@ def test_the_l2_score_of_a_model_is_the_norm_of_what_zeroing_its_neuron_changes(
             owned.append((weight[neuron] if weight.shape[0] == INTERMEDIATE else weight[:, neuron]).double())
     assert len(owned) == (2 if architecture == "gpt2" else 3)
     assert float(scores[1][neuron]) == pytest.approx(float(torch.cat(owned).norm()), rel=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("criterion", "order"), [(L1(), 1), (L2(combine="max"), 2), (MaxAbs(), math.inf)])
+def test_matrices_of_many_blocks_are_scored_by_the_formula_and_stay(
+    criterion: Criterion, order: float, dtype: torch.dtype
+) -> None:
+    units = 3 * BLOCK // 16 + 5
+    model = tiny_model("llama", intermediate_size=units, hidden_size=16, layers=1).to(dtype)
+    before = copy.deepcopy(model.state_dict())
+    (scores,) = criterion.scores(language_model(model), MlpNeurons(), context())
+    assert all(torch.equal(weight, before[name]) for name, weight in model.state_dict().items())
+    mlp = model.model.layers[0].mlp
+    together = sum if order == 1 else max
+    for neuron in (0, 1, BLOCK // 16 - 1, BLOCK // 16, units - 1):
+        owned = (mlp.gate_proj.weight[neuron], mlp.up_proj.weight[neuron], mlp.down_proj.weight[:, neuron])
+        expected = together(literal_norm(weights.tolist(), order) for weights in owned)
+        assert float(scores[neuron]) == pytest.approx(expected, rel=1e-6)
+
+
+def literal_norm(weights: list[float], order: float) -> float:
+    sizes = [abs(weight) for weight in weights]
+    return max(sizes) if math.isinf(order) else sum(size**order for size in sizes) ** (1 / order)
 
 
 def test_a_projection_that_a_block_lacks_is_passed_over() -> None:

@@ -46,7 +46,7 @@ def trainer(model: LanguageModel, schedule: Dynamic, progress: Progress | None =
         encoded=QUESTIONS, loss=loss, batch_size=8, accumulation=1, pad_token_id=0, seed=0, first=0, steps=STEPS
     )
     seams = schedule.seams(model, Weights(), STEPS, seed=5)
-    on_gradients = (*seams.on_gradients, *more.pop("on_gradients", ()))
+    on_gradients = (*more.pop("on_gradients", ()), *seams.on_gradients)
     after_step = (*more.pop("before_move", ()), *seams.after_step, *more.pop("after_step", ()))
     return Trainer(
         model, source, loss, TRAINING, STEPS, on_gradients=on_gradients, after_step=after_step, progress=progress
@@ -103,6 +103,25 @@ def test_masks_move_by_the_rule_and_keep_their_size(schedule: Dynamic) -> None:
             for moment in ("exp_avg", "exp_avg_sq"):
                 assert not training.optimizer.state[parameter][moment][~mask].any()
     assert moved == [3, 6]
+
+
+@pytest.mark.parametrize("schedule", METHODS, ids=["rigl", "set"])
+def test_an_iteration_of_rigl_moves_masks_or_takes_a_step_and_one_of_set_does_both(schedule: Dynamic) -> None:
+    model = masked()
+    changed = {}
+
+    def note(network, step):
+        before.update({name: tensor.clone() for name, tensor in network.state_dict().items()})
+
+    def compare(network, step):
+        changed[step] = any(not torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+    before: dict[str, torch.Tensor] = {}
+    training = trainer(model, schedule, on_gradients=[note], before_move=[compare])
+    training.run()
+    assert [step for step, stepped in changed.items() if not stepped] == ([3, 6] if isinstance(schedule, RigL) else [])
+    taken = {float(state["step"]) for state in training.optimizer.state.values()}
+    assert taken == {STEPS - 2.0 if isinstance(schedule, RigL) else float(STEPS)}
 
 
 @pytest.mark.parametrize("schedule", METHODS, ids=["rigl", "set"])

@@ -14,6 +14,7 @@ from torch import nn
 
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.interfaces import LanguageModel, PruningContext
+from regraft.pruning.criteria.alternate import Alternate, spread
 from regraft.pruning.criteria.angular_distance import AngularDistance, of_layers
 from regraft.pruning.criteria.block_influence import BlockInfluence
 from regraft.pruning.criteria.sleb import SLEB
@@ -157,3 +158,36 @@ def test_how_many_layers_go_counts_those_that_are_gone() -> None:
     assert layers_to_go(model, Layers(), context(0.5)) == 1
     assert layers_to_go(model, Layers(), context(0.25)) == 0
     assert layers_to_go(model, Layers(), context(0.99)) == 4
+
+
+@pytest.mark.parametrize(
+    ("layers", "left", "expected"),
+    [
+        (12, 6, [0, 2, 4, 7, 9, 11]),  # DistilBERT's
+        (12, 12, list(range(12))),
+        (12, 1, [0]),
+        (12, 2, [0, 11]),
+        (5, 3, [0, 2, 4]),
+        (4, 3, [0, 2, 3]),
+    ],
+)
+def test_alternate_layers_are_evenly_spread(layers: int, left: int, expected: list[int]) -> None:
+    assert spread(layers, left) == expected
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "kept"), [(0.0, [0, 1, 2, 3, 4]), (0.2, [0, 1, 3, 4]), (0.4, [0, 2, 4]), (0.8, [0])]
+)
+def test_alternate(sparsity: float, kept: list[int]) -> None:
+    model = language_model()
+    (scores,) = Alternate().scores(model, Layers(), context(sparsity))
+    left = DEEP - layers_to_go(model, Layers(), context(sparsity))
+    assert sorted(scores.argsort(stable=True)[DEEP - left :].tolist()) == kept
+
+
+def test_alternate_spreads_what_is_left_anew() -> None:
+    model = language_model()
+    model.removed["layers"] = ((1, 3),)
+    model.model.model.layers = nn.ModuleList([model.model.model.layers[layer] for layer in (0, 2, 4)])
+    (scores,) = Alternate().scores(model, Layers(), context(0.6))
+    assert scores.tolist() == [1, 0, 1]

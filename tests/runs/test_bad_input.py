@@ -9,6 +9,8 @@ import pytest
 from conftest import BRIEF, records
 
 from analysis import status
+from regraft.__main__ import conf
+from regraft.records import Manifest
 
 CASES = [
     (["sparsity=1.5"], "sparsity=1.5: must be a number in [0, 1)."),
@@ -17,6 +19,11 @@ CASES = [
     (["loss=kll"], "Could not find 'loss/kll'"),
     (["loss=kll"], "kl"),  # what is allowed
     (["los=kl"], "los"),
+    (["pruner=combined", "pruner.shuffled=true"], "pruner.shuffled: no such key with the choices that are made."),
+    (["pruner=combined", "pruner.shuffled=true"], "regraft pruner=combined --cfg job --package pruner"),
+    (["-m", "pruner=combined", "pruner.shuffled=true,false"], "regraft pruner=combined --cfg job --package pruner"),
+    (["+pruner.shuffled=true", "pruner=combined"], "pruner.shuffled: no such key; Combined has parts, budget."),
+    (["sparsty=0.5"], "sparsty: no such key"),
     (["loss.temperature=0"], "loss.temperature=0.0: must be a finite number above 0."),
     (["loss._target_=os.system"], "loss._target_=os.system: must be a component of regraft"),
     (["loss._target_=regraft.cache.shutil.rmtree"], "loss._target_=regraft.cache.shutil.rmtree: must"),
@@ -60,6 +67,17 @@ def test_what_another_version_wrote_is_left_as_it_is(regraft, tmp_path: Path) ->
     result = regraft("-m", *run)
     assert result.returncode == 1 and "manifest.json: schema_version=9" in result.stderr
     assert manifest.read_text() == '{"schema_version": 9}' and not list(record.parents[1].glob("*/record.json"))
+
+
+def test_a_run_without_a_sweep_is_single_and_not_stray(regraft, tmp_path: Path) -> None:
+    assert regraft("loss=none", "sweep=mine", *BRIEF).returncode == 0
+    folder = tmp_path / "multirun" / "mine"
+    assert "0 runs asked for by 0 launches: 1 single" in status.told([folder])[0]
+    assert regraft("-m", "loss=none", "sparsity=0.25", "sweep=mine", *BRIEF).returncode == 0
+    (name,) = {path.parent.name for path in folder.glob("*/record.json")} - set(Manifest.load(folder).runs)
+    told = status.told([folder])
+    assert "1 runs asked for by 1 launches: 1 finished, 1 single" in told[0]
+    assert f"  {name}  finished" in told
 
 
 def test_half_a_record_is_no_result(regraft, tmp_path: Path) -> None:
@@ -132,6 +150,10 @@ def test_help_and_errors_come_without_torch(regraft) -> None:
     told = regraft("--help", PYTHONPROFILEIMPORTTIME="1")
     assert told.returncode == 0
     assert "loss: ce, ce_kl, kl, none, pseudo_label" in told.stdout
+    for group in ("launcher", "sweeper"):
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"hydra/{group}: ")]
+        own = {path.stem for path in (Path(conf()) / "hydra" / group).glob("*.yaml")}
+        assert own and own <= set(line.partition(": ")[2].split(", "))
     wrong = regraft("sparsity=2", PYTHONPROFILEIMPORTTIME="1")
     for result in (told, wrong):
         assert "pydantic" in result.stderr and "torch" not in result.stderr and "pandas" not in result.stderr

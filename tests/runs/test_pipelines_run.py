@@ -112,3 +112,21 @@ def test_units_that_are_cut_are_rewound_too(walked) -> None:
     assert units == [stage.fingerprints["units"] for stage in control.stages if stage.stage == "prune"]
     up = "model.layers.0.mlp.up_proj.weight"
     assert not torch.allclose(model.model.state_dict()[up], other.model.state_dict()[up], atol=1e-2)
+
+
+def test_a_share_that_rounds_to_no_unit_is_told_each_time(walked, caplog: pytest.LogCaptureFixture) -> None:
+    few = ("pruner/structure=layers", "pipeline=evaluate_last")
+    for seed in (0, 1):  # the second run takes the stage from the first
+        caplog.clear()
+        record, _ = walked(*few, "sparsity=0.1", f"seed={seed}")
+        (said,) = [each.getMessage() for each in caplog.records if each.levelname == "WARNING"]
+        assert "sparsity=0.1 removed nothing: of layers, at most 2 units a group" in said and "Choose 0.5" in said
+        (prune,) = [stage for stage in record.stages if stage.stage == "prune"]
+        assert prune.reused == bool(seed) and prune.details["warnings"][0] in said
+        assert {row.block_sparsity for row in record.rows} == {0.0}
+    caplog.clear()
+    record, _ = walked(*few, "sparsity=0.5")
+    assert not [each for each in caplog.records if each.levelname == "WARNING"]
+    assert all("warnings" not in stage.details for stage in record.stages)
+    walked("pruner/budget=parameters", "pruner.budget.at_most=1e9", "pipeline=evaluate_last", "sparsity=0.5")
+    assert not [each for each in caplog.records if each.levelname == "WARNING"], "the budget holds as it is"

@@ -179,6 +179,7 @@ def test_a_new_metric_of_a_kept_model_trains_nothing(regraft: Regraft, tmp_path:
 
 
 def test_permuting_the_answers_moves_ce_and_leaves_kl_to_the_bit(regraft: Regraft, tmp_path: Path) -> None:
+    """In a file of questions; all losses, batches and teachers are permuted in `config/test_label_free.py`."""
     words = ["red", "pale green and very long", "honey", "a barn", "night guard"]
     rows = [
         {"id": f"q{n}", "question": f"What is thing {n}?", "choices": words[n % 5 :] + words[: n % 5], "answer": n % 3}
@@ -191,15 +192,14 @@ def test_permuting_the_answers_moves_ce_and_leaves_kl_to_the_bit(regraft: Regraf
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, moved)))
         task = ["task=local_jsonl", f"task.train={tmp_path}/{name}.jsonl", f"task.test={tmp_path}/test.jsonl"]
         brief = [override for override in BRIEF if not override.startswith("task.")]
-        result = regraft("-m", "loss=ce,kl,pseudo_label", *task, "task.preparation_size=0", f"sweep={name}", *brief)
+        result = regraft("-m", "loss=ce,kl", *task, "task.preparation_size=0", f"sweep={name}", *brief)
         assert result.returncode == 0, result.stderr
         for record in records(tmp_path / "multirun" / name):
             folder = tmp_path / "multirun" / name / record.run_id
             asked = [number for number in numbers(record) if number[1] in ("", "test")]
             found[name, record.choices["loss"]] = asked, pandas.read_parquet(folder / "training.parquet")
-    for loss in ("kl", "pseudo_label"):
-        assert found["as_is", loss][0] == found["permuted", loss][0]
-        pandas.testing.assert_frame_equal(found["as_is", loss][1], found["permuted", loss][1], check_exact=True)
+    assert found["as_is", "kl"][0] == found["permuted", "kl"][0]
+    pandas.testing.assert_frame_equal(found["as_is", "kl"][1], found["permuted", "kl"][1], check_exact=True)
     assert found["as_is", "ce"][0] != found["permuted", "ce"][0]
 
 

@@ -29,7 +29,7 @@ def test_a_sweep_over_structures_saves_models_that_load(regraft: Regraft, tmp_pa
         ((removed,), (dense,)) = details["removed"].values(), details["dense"].values()
         assert [2 * gone for gone in removed] == dense
         assert {row.block_sparsity for row in record.rows if row.stage_index == 5} == {0.5}
-        assert _value(record, "milliseconds_per_new_token") > 0
+        assert _value(record, "milliseconds_per_new_token") > 0 and _value(record, "speedup_of_new_token") > 0
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "multirun" / "mine" / record.run_id / "checkpoint")
         assert loaded.num_parameters() == _value(record, "parameters")
 

@@ -90,6 +90,12 @@ def _check_teaching(config: RunConfig) -> None:
             f"batches={type(batches).__name__} are written by the teacher, and teacher={chosen} is not one model. "
             "Choose teacher=dense."
         )
+    narrower = config.sparsity > 0 and any(one.structure.kind == "hidden" for one in config.pruner.pruners)
+    if loss.same_width and narrower and "prune" in config.pipeline.repeat:
+        raise ConfigError(
+            f"loss={type(loss).__name__} compares hidden states channel by channel, and pruner/structure=hidden takes "
+            "channels out of the student alone. Choose projection=learned for its hints, or another loss."
+        )
     if "labels" in loss.needs and not batches.labelled:
         raise ConfigError(
             f"batches={type(batches).__name__} hold no right answers, which loss={type(loss).__name__} needs. Choose a "
@@ -101,6 +107,7 @@ def _check_losses(key: str, component: Component) -> None:
     """What a criterion or an allocation measures must be something, and what it reads must be there."""
     held = dict(_losses(key, component))
     _check_terms(key, component)
+    _check_chance(key, component)
     # losses of one component read one text, with the answers that any of them needs
     labelled = any("labels" in loss.needs for loss in held.values())
     for name, loss in held.items():
@@ -119,7 +126,23 @@ def _check_terms(key: str, component: Component) -> None:
                 f"{name}={type(loss).__name__}: must be a loss that measures something. Choose ce or kl there: "
                 "loss=none is for a recovery that trains nothing."
             )
+        if loss.learning and not key.startswith("loss"):
+            raise ConfigError(
+                f"{name}={type(loss).__name__} learns a projection, which the recovery alone trains. Choose "
+                "projection=identity, or another loss."
+            )
         _check_terms(name, loss)
+
+
+def _check_chance(key: str, component: Component) -> None:
+    """Scores do not depend on what a loss draws."""
+    for name, loss in _losses(key, component):
+        if loss.uses_seed:
+            raise ConfigError(
+                f"{name}={type(loss).__name__}: must be a loss without chance: it draws tokens anew whenever it is "
+                "asked, and units would be compared by what it drew. Choose kl there."
+            )
+        _check_chance(name, loss)
 
 
 def _losses(key: str, component: Component) -> Iterator[tuple[str, Loss]]:
@@ -196,7 +219,12 @@ def _check_training(config: RunConfig) -> None:
             "lost. Choose schedule=one_shot."
         )
     draws = "initialise" in (*pipeline.before, *pipeline.repeat, *pipeline.after)
-    if config.recovery.lora is not None and config.loss.trains and draws:
+    if draws and not config.loss.trains:
+        raise ConfigError(
+            f"loss={type(config.loss).__name__} trains nothing, and the pipeline draws the weights anew: what is "
+            "measured would be random weights. Choose loss=ce or pipeline=prune_recover."
+        )
+    if config.recovery.lora is not None and draws:
         raise ConfigError(
             "recovery.lora: must be null with a pipeline that draws the weights anew: adapters leave them as they are "
             "drawn. Choose recovery.lora=null."

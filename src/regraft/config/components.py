@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib
 import inspect
+import operator
 import os
 import sys
 import types
@@ -124,7 +125,7 @@ def _construct(found: type[Component], values: dict[str, Any], path: str) -> Com
     try:
         return found(**values)
     except ConfigError as error:
-        raise ConfigError(f"{path}.{error}") from None
+        raise type(error)(f"{path}.{error}") from None
 
 
 def validated(value: Any, hint: Any, key: str) -> Any:
@@ -141,8 +142,19 @@ def validated(value: Any, hint: Any, key: str) -> Any:
         except ValidationError as error:
             problem = error.errors()[0]["msg"]
             raise ConfigError(f"{key}={value}: {problem[0].lower()}{problem[1:]}.") from None
+    origin = get_origin(hint)
+    if inspect.isclass(origin) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return {name: validated(item, get_args(hint)[1], f"{key}.{name}") for name, item in value.items()}
+    plain = [each for each in get_args(hint) if each is not type(None) and not _has_component(each)]
+    if origin in (Union, types.UnionType) and plain and not (value is None or isinstance(value, Component)):
+        # what is no component is brought into the shape of what else may be there
+        try:
+            return validated(value, functools.reduce(operator.or_, plain), key)
+        except ConfigError as error:
+            names = " or ".join(sorted(_component_names(hint)))
+            raise ConfigError(f"{error} Or give a {names}, a mapping with {TARGET}.") from None
     if _fits(value, hint):
-        return tuple(value) if get_origin(hint) is tuple else value
+        return tuple(value) if origin is tuple else value
     names = " or ".join(sorted(_component_names(hint)))
     raise ConfigError(f"{key}: must be a {names}, not {type(value).__name__}.")
 

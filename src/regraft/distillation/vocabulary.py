@@ -14,8 +14,8 @@ import torch
 
 from regraft.interfaces import Head, ModelOutputs
 
-CHUNK = 2**23
-"""Logits a chunk: 83 positions of a vocabulary of 100,352, in float32 34 MB."""
+CHUNK = 2**22
+"""Logits a chunk: 41 positions of a vocabulary of 100,352, in float32 16 MB, of which some six are alive at a time."""
 
 Pointwise = Callable[[torch.Tensor, slice], torch.Tensor]
 """Of logits (n, vocab) in float32 with graph, and the place of their positions among those that count: (n,) values."""
@@ -31,8 +31,9 @@ def summed(student: ModelOutputs, pointwise: Pointwise, rows: torch.Tensor | Non
         pointwise: What is computed of the logits, at each position on its own.
         rows: (n,) long; the read positions that count, each perhaps more than once. None: all, once.
     """
-    if student.head is None or student.states is None:
+    if not student.lazy:
         return pointwise(student.logits_at(slice(None) if rows is None else rows).float(), slice(None)).sum()
+    assert student.head is not None and student.states is not None
     head = student.head
     states = student.states if rows is None else student.states[rows]
     total: torch.Tensor = _Summed.apply(states, head.weight, head.bias, head, pointwise, torch.is_grad_enabled())

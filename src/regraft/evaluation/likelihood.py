@@ -5,21 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from regraft.interfaces import Batch, EncodedQuestion
+from regraft.interfaces import EncodedQuestion
 
 if TYPE_CHECKING:
     import numpy
-    import torch
     from transformers import PreTrainedModel
-
-
-def option_scores(logits: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """Summed log-likelihood of each packed choice, (options,) float32, from logits (reads, vocab)."""
-    import torch
-
-    log_z = torch.logsumexp(logits.float(), dim=-1)
-    tokens = logits[batch.token_read, batch.token_id].float() - log_z[batch.token_read]
-    return tokens.new_zeros(len(batch.option_question)).index_add_(0, batch.token_option, tokens)
 
 
 def score_questions(
@@ -40,6 +30,7 @@ def score_questions(
     import torch
 
     from regraft.models.forward import forward
+    from regraft.models.likelihood import option_scores
     from regraft.tasks.packing import move, pack
 
     scores = numpy.full((len(encoded), max(len(question.choices) for question in encoded)), -numpy.inf)
@@ -52,7 +43,7 @@ def score_questions(
                 pack(questions, "choices", "answer", pad_token_id, labelled=False),
                 model.device,
             )
-            found = option_scores(forward(model, batch).logits, batch).cpu().double().numpy()
+            found = option_scores(forward(model, batch), batch).cpu().double().numpy()
             question = numpy.array(rows)[batch.option_question.cpu().numpy()]
             scores[question, batch.option_choice.cpu().numpy()] = found
     return scores

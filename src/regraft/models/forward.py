@@ -31,6 +31,8 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Collection[LossNeed] = 
     Raises:
         ValueError: The model's attention takes no mask of pairs, or its head is followed by a scale.
     """
+    from torch import nn
+
     config = model.config.get_text_config()
     for name in UNSUPPORTED_SCALES:
         if (getattr(config, name, None) or 1) != 1:
@@ -56,22 +58,27 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Collection[LossNeed] = 
         """(batch, heads, seq, seq) -> (reads, heads, seq)."""
         return at_reads(attention.transpose(1, 2))
 
+    module: Any = model.get_output_embeddings()
+    states = at_reads(outputs.last_hidden_state)
+    assert module is not None
+    head = _head(model, module)
+    # a head that somebody watches is applied here, and one that is no plain linear map
+    watched = type(module) is not nn.Linear or module._forward_pre_hooks or module._forward_hooks
     return ModelOutputs(
-        states=at_reads(outputs.last_hidden_state),
-        head=_head(model),
+        states=states,
+        head=head,
+        logits=head.capped(module(states)) if watched else None,
         hidden_states=tuple(map(at_reads, outputs.hidden_states)) if hidden_states else None,
         attentions=tuple(map(looked, outputs.attentions)) if attentions else None,
         norm=final_norm(model) if hidden_states else None,
     )
 
 
-def _head(model: PreTrainedModel) -> Head:
+def _head(model: PreTrainedModel, module: Any) -> Head:
     import torch
 
     from regraft.models.precision import computed_in
 
-    module = model.get_output_embeddings()
-    assert module is not None
     weight, bias = module.weight, getattr(module, "bias", None)
     if not torch.is_grad_enabled():
         weight, bias = weight.detach(), None if bias is None else bias.detach()

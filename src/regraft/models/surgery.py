@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 BIAS_KEYS = ("mlp_bias", "attention_bias")
 """Config keys by which architectures give the linear maps of a block biases."""
+LINES = 64
+"""Rows of a matrix whose columns are chosen at once."""
 
 
 def owned(name: str, projection: Projection, index: torch.Tensor, side: Literal["writes", "reads"]) -> list[Part]:
@@ -97,7 +99,23 @@ class Slice:
 
     def of(self, tensor: torch.Tensor) -> torch.Tensor:
         """The part of `tensor`, of the parameter's shape, that stays."""
-        return tensor.index_select(self.dimension, self.stays.nonzero().flatten().to(tensor.device))
+        left = self.stays.nonzero().flatten().to(tensor.device)
+        return tensor.index_select(0, left) if self.dimension == 0 else columns_of(tensor, left)
+
+
+def columns_of(matrix: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """What `matrix.index_select(1, chosen)` gives, in a fraction of its time.
+
+    Torch is slow to choose along any dimension but the first: so the numbers of some rows are chosen as one line.
+    """
+    import torch
+
+    rows, width = matrix.shape
+    line = (width * torch.arange(LINES, device=matrix.device)[:, None] + chosen).flatten()
+    left = matrix.new_empty(rows, len(chosen))
+    for some, place in zip(matrix.split(LINES), left.split(LINES), strict=True):
+        torch.index_select(some.reshape(-1), 0, line[: place.numel()], out=place.view(-1))
+    return left
 
 
 def slices(groups: Iterable[Group], keep: Iterable[torch.Tensor]) -> list[Slice]:

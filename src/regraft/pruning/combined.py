@@ -34,7 +34,7 @@ from regraft.interfaces import (
 from regraft.pruning import numbering
 from regraft.pruning.allocation.layerwise import removed
 from regraft.pruning.budgets.parameters import Parameters
-from regraft.pruning.pruner import Found, PrunedGroup, Pruner, Pruning, duplicate
+from regraft.pruning.pruner import Found, PrunedGroup, Pruner, Pruning, cut, duplicate
 from regraft.pruning.shapes import Shapes
 
 if TYPE_CHECKING:
@@ -151,10 +151,11 @@ class Together(Removal):
 
     def candidate(self, amount: float) -> LanguageModel:
         smaller = duplicate(self.found.model)
-        self.part.structure.remove(smaller, self.found.keep(self.part.of(amount)))
+        own = self.part.structure.groups(smaller.model)
+        cut(smaller, self.part.pruner, own, self.found.keep(self.part.of(amount)))
         for other in self.others:
             groups = other.structure.groups(smaller.model)
-            other.structure.remove(smaller, self._alike(other, smaller, groups, amount))
+            cut(smaller, other.pruner, groups, self._alike(other, smaller, groups, amount))
         return smaller
 
     def _alike(self, part: Share, model: LanguageModel, groups: Sequence[Group], amount: float) -> list[torch.Tensor]:

@@ -37,9 +37,15 @@ def needed(*losses: Loss) -> frozenset[PruningNeed]:
 
 def backward(model: LanguageModel, calibration: Calibration, loss: Loss) -> Iterator[int]:
     """Adds to the gradients those of the loss's sum over each batch, and yields how much counted in it."""
+    import torch
+
     for batch in calibration.batches(loss):
         value = calibration.value(model, loss, batch)
         value.total.backward()
+        for parameter in model.model.parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                # behind all that the loss looks at
+                parameter.grad = torch.zeros_like(parameter)
         yield value.count
 
 

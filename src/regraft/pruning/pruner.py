@@ -254,7 +254,7 @@ class Found(Removal):
 
     def candidate(self, amount: float) -> LanguageModel:
         smaller = duplicate(self.model)
-        self.pruner.structure.remove(smaller, self.keep(amount))
+        cut(smaller, self.pruner, self.pruner.structure.groups(smaller.model), self.keep(amount))
         return smaller
 
     def carry_out(self, share: float) -> list[PrunedGroup]:
@@ -280,6 +280,14 @@ def shuffled(scores: torch.Tensor, context: PruningContext) -> torch.Tensor:
     there = scores.isfinite().nonzero().flatten()
     moved = there[torch.randperm(len(there), generator=context.generator).to(there.device)]
     return scores.index_copy(0, there, scores[moved])
+
+
+def cut(model: LanguageModel, pruner: Pruner, groups: Sequence[Group], keep: list[torch.Tensor]) -> None:
+    """Remove units of a model that is only to be weighed: with zeros for biases that would make up for them."""
+    from regraft.models.surgery import give_biases
+
+    give_biases(model.model, pruner.criterion.biased(groups, keep))
+    pruner.structure.remove(model, keep)
 
 
 def duplicate(model: LanguageModel) -> LanguageModel:

@@ -58,6 +58,7 @@ class Trainer:
         last: The step that it ends with; None takes all.
         teacher: Answers batches, if the loss needs it.
         seed: Of what the loss draws.
+        vocabulary: Logits that mean a token: the loss sees no others, of student and teacher. None: all do.
         terms: Regularisers.
         on_gradients: Called in order with the gradients of each step, before those of masked weights are dropped and
             the rest is clipped.
@@ -81,6 +82,7 @@ class Trainer:
         last: int | None = None,
         teacher: Answers | None = None,
         seed: int = 0,
+        vocabulary: int | None = None,
         terms: Sequence[Term] = (),
         on_gradients: Sequence[AfterStep] = (),
         after_step: Sequence[AfterStep] = (),
@@ -92,6 +94,7 @@ class Trainer:
     ) -> None:
         self.student, self.batches, self.loss, self.training, self.steps = student, batches, loss, training, steps
         self.teacher, self.seed, self.terms = teacher, seed, tuple(terms)
+        self.vocabulary = vocabulary
         self.on_gradients, self.after_step = tuple(on_gradients), tuple(after_step)
         self.observe, self.bar, self.progress, self.key = observe, bar, progress, key
         self.first, self.last = first, steps if last is None else last
@@ -156,7 +159,10 @@ class Trainer:
         """
         with autocast(self.student.model, self.training.precision):
             taught = None if self.teacher is None else self.teacher(batch.for_teacher or batch)
-            return ModelOutputs(**self._module(batch, self._asked)), taught
+            said = ModelOutputs(**self._module(batch, self._asked))
+        if self.vocabulary is None:
+            return said, taught
+        return said.within(self.vocabulary), None if taught is None else taught.within(self.vocabulary)
 
     def _moment(self, part: int) -> Moment:
         """Of part `part` of the step that is taken now."""
@@ -313,8 +319,10 @@ class Trainer:
         self._told = bool(told) and self.processes.count > 1
         # each part adds a sum, processes average; the mean is over all that counts in the step, however it was cut
         for parameter in _trained(self.optimizer):
-            if parameter.grad is not None:
-                parameter.grad /= count / self.processes.count
+            if parameter.grad is None:
+                # of layers behind all that the loss looks at; who reads gradients finds one everywhere
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad /= count / self.processes.count
         mean = total / count
         for term in self.terms:
             extra = term(self.model)

@@ -64,8 +64,9 @@ class Questions(Calibration):
         return self._said(model, batch)
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
-        taught = _Dense(self, loss.needs)(batch) if "teacher_logits" in loss.needs else None
-        return loss(batch, self._said(model, batch, loss.needs), taught)
+        known = self._known
+        taught = _Dense(self, loss.needs)(batch).within(known) if "teacher_logits" in loss.needs else None
+        return loss(batch, self._said(model, batch, loss.needs).within(known), taught)
 
     def _said(self, model: LanguageModel, batch: Batch, needs: frozenset[LossNeed] = frozenset()) -> ModelOutputs:
         with autocast(model.model, self.config.precision):
@@ -104,6 +105,7 @@ class Questions(Calibration):
             steps,
             teacher=_Dense(self, loss.needs) if "teacher_logits" in loss.needs else None,
             seed=config.seed,
+            vocabulary=model.vocabulary,
             terms=terms,
             on_gradients=on_gradients,
             after_step=after_step,
@@ -115,6 +117,10 @@ class Questions(Calibration):
     def _taught(self, batch: Batch, needs: frozenset[LossNeed]) -> ModelOutputs:
         assert self.context.dense is not None, "the pipeline starts with prepare"
         return self._said(self.context.dense.read(), batch, needs)
+
+    @cached_property
+    def _known(self) -> int:
+        return self._tokens.vocabulary
 
     def _encoded(self, labelled: bool) -> list[EncodedQuestion]:
         return self._with_answers if labelled else self._without

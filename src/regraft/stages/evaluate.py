@@ -10,7 +10,7 @@ import pandas
 
 from regraft.evaluation import metrics, size
 from regraft.interfaces import LabelledQuestion, LanguageModel
-from regraft.models.latency import milliseconds_per_token
+from regraft.models.latency import milliseconds_per_token, time_beside
 from regraft.models.precision import resolved_precision
 from regraft.records import PREDICTIONS
 from regraft.stages.context import Context
@@ -69,6 +69,9 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
     if evaluation.latency:
         milliseconds = milliseconds_per_token(model.model, context_length)
         measured.append(Metric(metric="milliseconds_per_new_token", value=milliseconds, deterministic=False))
+        if context.dense is not None and not is_dense:
+            speedup = 1 / time_beside(model.model, context.dense.read().model, context_length)
+            measured.append(Metric(metric="speedup_of_new_token", value=speedup, deterministic=False))
     return Outcome(
         metrics=tuple(measured),
         block_sparsity=_block_sparsity(model, context),

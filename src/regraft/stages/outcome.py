@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+WARNINGS = "warnings"
+"""In the details: what the user should know of the stage, also when it was done before."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """One measured number of a stage."""

@@ -64,6 +64,7 @@ def _fine_tune(folder: Path, key: str, preparation: FineTune, context: Context) 
         training,
         steps,
         seed=preparation.seed,
+        vocabulary=model.vocabulary,
         bar="prepare" if context.config.runtime.progress else None,
         progress=progress,
         key="preparation.training",

@@ -98,6 +98,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         last=last - begin,
         teacher=teacher,
         seed=config.seed,
+        vocabulary=model.vocabulary,
         terms=seams.terms,
         on_gradients=_from(first - begin, seams.on_gradients),
         after_step=_from(first - begin, seams.after_step),

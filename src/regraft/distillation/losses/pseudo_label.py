@@ -35,18 +35,7 @@ class PseudoLabel(Loss):
     def __call__(
         self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
     ) -> LossValue:
+        from regraft.distillation.choices import preferred
+
         assert teacher is not None
-        return answer_nll(batch, student, self._preferred(batch, teacher))
-
-    def _preferred(self, batch: Batch, teacher: ModelOutputs) -> object:
-        """(batch,) long; the teacher's choice of each question, the first among equals."""
-        import torch
-
-        log_p = torch.log_softmax(teacher.logits[batch.token_read].float(), dim=-1)
-        tokens = log_p.gather(1, batch.token_id[:, None])[:, 0]
-        scores = tokens.new_zeros(len(batch.option_question)).index_add_(0, batch.token_option, tokens)
-        if self.normalisation == "character":
-            scores = scores / batch.option_characters
-        table = scores.new_full((len(batch.ids), int(batch.option_choice.max()) + 1), -torch.inf)
-        table[batch.option_question, batch.option_choice] = scores
-        return table.argmax(dim=1)
+        return answer_nll(batch, student, preferred(teacher, batch, self.normalisation))

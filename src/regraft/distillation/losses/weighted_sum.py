@@ -1,15 +1,20 @@
 """A weighted sum of losses on one batch, such as Hinton's soft and hard targets.
 
-L = sum over i of w_i * L_i,   each L_i the mean over what counts in it
+L = sum over i of w_i * L_i,   each L_i the mean over what counts in it, each w_i a number or a course over the recovery
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from regraft.config.ranges import ConfigError, require
+from regraft.distillation.weight_schedule import WeightSchedule
 from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, ModelOutputs, Moment, Positions, Reads
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +26,15 @@ class WeightedSum(Loss):
 
     terms: Mapping[str, Loss]
     """The losses by name; all must read the same text and positions."""
-    weights: dict[str, float] = field(default_factory=dict)
-    """Weight of each loss, at least 0; a loss that is not named weighs 1."""
+    weights: Mapping[str, float | WeightSchedule] = field(default_factory=dict)
+    """Weight of each loss, a number of at least 0 or a schedule; a loss that is not named weighs 1."""
 
     def __post_init__(self) -> None:
         require(len(self.terms) > 0, "terms", dict(self.terms), "at least one loss")
         for name, weight in self.weights.items():
             require(name in self.terms, "weights", name, f"a name of a term ({', '.join(self.terms)})")
-            require(weight >= 0, f"weights.{name}", weight, "at least 0")
+            if not isinstance(weight, WeightSchedule):
+                require(weight >= 0, f"weights.{name}", weight, "at least 0")
         for key in ("reads", "positions"):
             values = {name: getattr(loss, key) for name, loss in self.terms.items()}
             if len(set(values.values())) > 1:
@@ -38,6 +44,14 @@ class WeightedSum(Loss):
     @property
     def needs(self) -> frozenset[LossNeed]:
         return frozenset().union(*(loss.needs for loss in self.terms.values()))
+
+    @property
+    def learning(self) -> bool:
+        return any(loss.learning for loss in self.terms.values())
+
+    @property
+    def same_width(self) -> bool:
+        return any(loss.same_width for loss in self.terms.values())
 
     @property
     def reads(self) -> Reads:
@@ -52,8 +66,22 @@ class WeightedSum(Loss):
     ) -> LossValue:
         import torch
 
-        total = torch.zeros((), device=student.logits.device)
+        learned = moment.learned
+        assert learned is None or isinstance(learned, torch.nn.ModuleDict)
+        means = []
         for name, loss in self.terms.items():
-            value = loss(batch, student, teacher, moment)
-            total = total + self.weights.get(name, 1.0) * value.total / value.count
-        return LossValue(total=total * len(batch.ids), count=len(batch.ids))
+            own = learned[name] if learned is not None and name in learned else None
+            value = loss(batch, student, teacher, replace(moment, learned=own))
+            means.append(self._weight(name, moment) * value.total / value.count)
+        return LossValue(total=torch.stack(means).sum() * len(batch.ids), count=len(batch.ids))
+
+    def learns(self, student: ModelOutputs, teacher: ModelOutputs | None) -> nn.Module | None:
+        from torch import nn
+
+        made = {name: loss.learns(student, teacher) for name, loss in self.terms.items()}
+        learned = {name: module for name, module in made.items() if module is not None}
+        return nn.ModuleDict(learned) if learned else None
+
+    def _weight(self, name: str, moment: Moment) -> float:
+        weight = self.weights.get(name, 1.0)
+        return weight.at(moment.share) if isinstance(weight, WeightSchedule) else weight

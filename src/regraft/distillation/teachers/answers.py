@@ -31,16 +31,19 @@ class OneModel(Teacher):
     def checked(self, context: TeacherContext) -> LanguageModel:
         """The model that teaches, on the student's device.
 
+        Heads may differ in how far they are padded beyond the tokens.
+
         Raises:
-            ValueError: Teacher and student give their tokens different numbers, or different numbers of tokens.
+            ValueError: Teacher and student give their tokens different numbers, or a head has too few logits for them.
         """
         teacher, student = self.load(context), context.student
-        theirs, ours = _vocabulary(teacher.model), _vocabulary(student.model)
-        if theirs != ours or teacher.tokenizer.get_vocab() != student.tokenizer.get_vocab():
+        theirs, ours = _logits(teacher.model), _logits(student.model)
+        same = teacher.tokenizer.get_vocab() == student.tokenizer.get_vocab()
+        if not same or min(theirs, ours) < student.vocabulary:
             raise ValueError(
                 f"teacher={self.model_name()}: its vocabulary ({theirs} logits, {len(teacher.tokenizer)} tokens) must "
-                f"be the student's ({ours} logits, {len(student.tokenizer)} tokens). Choose a teacher of the same "
-                "family, or teacher=dense."
+                f"be the student's ({ours} logits, {len(student.tokenizer)} tokens), but for logits beyond the last "
+                "token. Choose a teacher of the same family, or teacher=dense."
             )
         teacher.model.to(student.model.device).eval()  # type: ignore[arg-type]
         return teacher
@@ -51,7 +54,7 @@ class OneModel(Teacher):
     def build(self, context: TeacherContext) -> Answers:
         model = self.checked(context).model
         context.report({"parameters": model.num_parameters()})
-        return Live(model, context.needs)
+        return Live(model, context.needs, context.student.vocabulary)
 
 
 class Live(Answers):
@@ -60,10 +63,13 @@ class Live(Answers):
     Args:
         model: On the student's device.
         needs: What is asked for besides logits.
+        vocabulary: Logits that mean a token, to which the answers are cut. None: all do.
     """
 
-    def __init__(self, model: PreTrainedModel, needs: frozenset[LossNeed] = frozenset()) -> None:
-        self.model, self.needs = model, needs
+    def __init__(
+        self, model: PreTrainedModel, needs: frozenset[LossNeed] = frozenset(), vocabulary: int | None = None
+    ) -> None:
+        self.model, self.needs, self.vocabulary = model, needs, vocabulary
 
     def __call__(self, batch: Batch) -> ModelOutputs:
         import torch
@@ -71,10 +77,11 @@ class Live(Answers):
         from regraft.models.forward import forward
 
         with torch.no_grad():
-            return forward(self.model, batch, self.needs)
+            said = forward(self.model, batch, self.needs)
+        return said if self.vocabulary is None else said.within(self.vocabulary)
 
 
-def _vocabulary(model: PreTrainedModel) -> int:
+def _logits(model: PreTrainedModel) -> int:
     head = model.get_output_embeddings()
     assert head is not None
     return int(head.weight.shape[0])

@@ -28,7 +28,7 @@ from regraft.interfaces import Answers, Batch, Head, LanguageModel, LossNeed, Mo
 if TYPE_CHECKING:
     import torch
 
-FORMAT = 2
+FORMAT = 3
 """Raise when what is kept changes its meaning."""
 KIND = "answers"
 ABOUT = "about.json"
@@ -153,7 +153,9 @@ def _ask_hidden_states(teacher: Cached, context: TeacherContext, folder: Path) -
         _span(spans, batch)
         states.append(said.cpu())
     head = model.get_output_embeddings()
-    kept = {"weight": head.weight} | ({} if getattr(head, "bias", None) is None else {"bias": head.bias})
+    tensors = {"weight": head.weight} | ({} if getattr(head, "bias", None) is None else {"bias": head.bias})
+    # as the live teacher: without logits beyond the last token
+    kept = {name: tensor[: context.student.vocabulary] for name, tensor in tensors.items()}
     save_file({"hidden_states": torch.cat(states)}, folder / ANSWERS)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in kept.items()}, folder / HEAD)
     cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)

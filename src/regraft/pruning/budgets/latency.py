@@ -13,14 +13,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+DENSE = "milliseconds of the dense model"
+"""Name under which they are kept while a share is looked for."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Latency(Cost):
     """Milliseconds that a new token takes, measured.
 
     Batch 1, with the keys and values of a context as long as a mean evaluation question in the cache; the median of
-    `repeats` tokens, in the dtype of the weights. Copies of the model are cut and measured, so a machine must be as
-    quiet as it will be. What was measured is kept with the stage: it is not measured again when the model is made
-    again.
+    `repeats` tokens, in the dtype of the weights. The dense model is measured once on a machine, which must then be as
+    quiet as it will be. Copies of the model are cut, and tokens of each are timed in turn with tokens of the dense
+    model: the ratio of the fastest counts, which a load on the machine changes least. What was measured is kept with
+    the stage: it is not measured again when the model is made again.
     """
 
     # a masked matrix is computed in full
@@ -37,18 +42,30 @@ class Latency(Cost):
         require(self.repeats >= 1, "repeats", self.repeats, "at least 1")
 
     def cost(self, removal: Removal, amount: float, context: PruningContext) -> float:
-        def measure() -> float:
-            return self._measured(removal.candidate(amount).model, context)
+        from regraft.models.latency import time_beside
 
-        return float(context.once(f"{removal.name} {amount!r}", measure))
+        def measure() -> float:
+            dense, length = self._given(context)
+            return time_beside(removal.candidate(amount).model, dense, length, self.repeats)
+
+        return self.dense(context) * float(context.once(f"{removal.name} {amount!r} beside dense", measure))
 
     def dense(self, context: PruningContext) -> float:
-        assert context.dense is not None, "a prune stage knows the dense model"
-        dense = context.dense
-        return float(context.once("dense", lambda: self._measured(dense().model, context)))
-
-    def _measured(self, model: PreTrainedModel, context: PruningContext) -> float:
         from regraft.models.latency import milliseconds_per_token
 
+        def measure() -> float:
+            dense, length = self._given(context)
+            return milliseconds_per_token(dense, length, self.repeats)
+
+        def known() -> float:
+            _, length = self._given(context)
+            return float(context.once_of_dense(f"{self.repeats} tokens after {length}", measure))
+
+        if DENSE not in context.measured:
+            context.measured[DENSE] = float(context.once("dense", known))
+        return float(context.measured[DENSE])
+
+    def _given(self, context: PruningContext) -> tuple[PreTrainedModel, int]:
+        assert context.dense is not None, "a prune stage knows the dense model"
         assert context.length is not None, "a prune stage knows the evaluation's questions"
-        return milliseconds_per_token(model, context.length(), self.repeats)
+        return context.dense().model, context.length()

@@ -40,6 +40,8 @@ def gradients(
 
     sums = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in of]
     for value in values(model, loss, context):
-        for total, gradient in zip(sums, torch.autograd.grad(value, of), strict=True):
+        # zeros for what lies behind all that the loss looks at
+        found = torch.autograd.grad(value, of, allow_unused=True, materialize_grads=True)
+        for total, gradient in zip(sums, found, strict=True):
             total += gradient
     return sums

@@ -1,13 +1,13 @@
 """What the norm criteria share: one norm a matrix, combined over the matrices in which a unit owns something.
 
 The norm of what a unit owns is the norm of the norms of its rows or columns. So a matrix is read once, as it is stored,
-block by block: the conversion to float32 and the squares of a block never leave the processor's cache.
+block by block: a block in float32 and its powers stand in buffers that never leave the processor's cache.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -78,16 +78,30 @@ def of_rows(weight: torch.Tensor, order: float) -> torch.Tensor:
     """The p-norm of each row, (rows,) float32."""
     import torch
 
-    blocks = weight.split(max(1, BLOCK // weight.shape[1]))
-    return torch.cat([torch.linalg.vector_norm(block.float(), ord=order, dim=1) for block in blocks])
+    return torch.cat([torch.linalg.vector_norm(block, ord=order, dim=1) for block in blocks(weight)])
 
 
 def of_columns(weight: torch.Tensor, order: float) -> torch.Tensor:
     """The p-norm of each column, (columns,) float32."""
     import torch
 
-    blocks = weight.split(max(1, BLOCK // weight.shape[1]))
+    room = buffer(weight)
+    sizes = (torch.abs(block, out=room[: len(block)]) for block in blocks(weight))
     if math.isinf(order):
-        return torch.stack([block.abs().amax(dim=0) for block in blocks]).amax(dim=0).float()
-    powers = [block.float().abs().pow(order).sum(dim=0) for block in blocks]
-    return torch.stack(powers).sum(dim=0).pow(1 / order)
+        return torch.stack([size.amax(dim=0) for size in sizes]).amax(dim=0)
+    return torch.stack([size.pow_(order).sum(dim=0) for size in sizes]).sum(dim=0).pow(1 / order)
+
+
+def blocks(weight: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Some rows at a time in float32; if they are not stored so, in a buffer that the next ones overwrite."""
+    room = buffer(weight)
+    for block in weight.split(len(room)):
+        yield block if block.dtype == room.dtype else room[: len(block)].copy_(block)
+
+
+def buffer(weight: torch.Tensor) -> torch.Tensor:
+    """Room for the rows of a block in float32. New memory for each block may cost more than all that is computed."""
+    import torch
+
+    rows, width = weight.shape
+    return torch.empty(min(max(1, BLOCK // width), rows), width, device=weight.device)

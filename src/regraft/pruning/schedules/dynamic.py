@@ -6,8 +6,8 @@ k(t) = round(n_on * fraction / 2 * (1 + cos(pi * t / (end * T))))       decay: c
 k(t) = round(n_on * fraction)                                           decay: constant
 
 weights of smallest |w| go, and k(t) of those that are then off come: which ones is the method. One that goes and comes
-at once keeps its value; others begin at 0. Weights that change lose their moments. The optimizer's step at t is taken
-before, with the old masks; the paper leaves it out at these steps.
+at once keeps its value; others begin at 0. Weights that change lose their moments. Whether the optimizer takes its step
+at t too, before and with the old masks, is the method's.
 """
 
 from __future__ import annotations
@@ -31,9 +31,12 @@ class Dynamic(Schedule):
     """Mask to the target in one step, then move the mask while the recovery trains; its size stays to the weight."""
 
     during_recovery: ClassVar[bool] = True
+    replaces_step: ClassVar[bool] = False
+    """Whether the masks move in place of an optimizer step: then no weight that stays changes, and neither do moments,
+    while the learning rate goes on."""
 
     interval: int = 100
-    """Optimizer steps between two moves."""
+    """Steps between two moves."""
     fraction: float = 0.3
     """Share of a matrix's weights that the first move drops, in (0, 1)."""
     end: float = 0.75
@@ -85,10 +88,14 @@ class Dynamic(Schedule):
         note, wanted = self.wishes(seed)
 
         def look(network: PreTrainedModel, step: int) -> None:
-            if self.moves(step, steps):
-                for name, parameter in network.named_parameters():
-                    if name in student.masks and parameter.grad is not None:
-                        note(name, parameter.grad)
+            if not self.moves(step, steps) or not student.masks:
+                return
+            for name, parameter in network.named_parameters():
+                if name in student.masks and parameter.grad is not None:
+                    note(name, parameter.grad)
+                if self.replaces_step:
+                    # an optimizer passes over what has no gradient, decay and momentum included
+                    parameter.grad = None
 
         @torch.no_grad()
         def move(network: PreTrainedModel, step: int) -> None:

@@ -1,4 +1,7 @@
-"""Sparse evolutionary training, SET (Mocanu et al. 2018, arXiv 1707.04780): grow at random."""
+"""Sparse evolutionary training, SET (Mocanu et al. 2018, arXiv 1707.04780): grow at random.
+
+The masks move after a training step (algorithm 1, where they do so after each epoch).
+"""
 
 from __future__ import annotations
 
