@@ -464,3 +464,19 @@ def test_what_each_side_has_chosen_for_itself_may_differ(tmp_path: Path) -> None
     assert apart.grade == Grade("not controlled", ("recovery.learning_rate",))
     ((tuned,), _) = compare(collection, "loss", "kl", "ce", tuned=("recovery.learning_rate",))
     assert tuned.grade == Grade("same-units") and tuned.seeds == 2 and tuned.about == ""
+
+
+def test_where_batches_come_from_is_a_factor_that_older_records_do_not_name(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        sweeps.save(sweeps.record(seed=seed), tmp_path)
+        made = sweeps.record(seed=seed, accuracy=0.7)
+        other = _with(replace(made, choices=made.choices | {"batches": "on_policy"}), 3, batches="x")
+        other.config["batches"] = {"_target_": "OnPolicy", "share": 0.5}
+        sweeps.save(replace(other, run_id=f"{other.run_id}0"), tmp_path)
+    collection = collect([tmp_path])
+    assert {run.choice("batch_source") for run in collection.runs} == {"questions", "on_policy"}
+    on_policy = collection.where({"batch_source": ["on_policy"]})
+    assert len(on_policy.runs) == 2 and {run.choice("loss") for run in on_policy.runs} == {"kl"}
+    asked = next(run for run in collection.runs if (run.choice("batch_source"), run.seed) == ("questions", 0))
+    written = next(run for run in on_policy.runs if run.seed == 0)
+    assert grade(asked.record, written.record, "batch_source") == Grade("same-units")
