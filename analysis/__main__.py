@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from analysis import collect, comparison, curves, landmarks, report, status, tables, values
+from analysis import collect, comparison, curves, landmarks, report, status, tables, tuning, values
 from analysis.collect import AnalysisError, Collection
 from analysis.figures import FIGURES, curve, differences, pareto
 from analysis.figures.style import VENUES, Drawn
@@ -156,6 +156,15 @@ def parser() -> argparse.ArgumentParser:
     )
     compared.add_argument("--draw", action="store_true", help="draw the differences into SWEEP/figures too")
     add_venue(compared)
+    tuned = add_analysis(
+        "tune",
+        _tune,
+        "Choose each loss's learning rate on the selection questions, with and without labels, and compare the best on "
+        "the test questions.",
+        "Writes tuning.txt, .md, .tex (booktabs), .html, and all choices and differences as csv.\n"
+        "example: regraft experiment=lr_per_arm; python -m analysis tune multirun/lr_per_arm",
+    )
+    add_output(tuned, "SWEEP")
     told = add_analysis("values", _values, "Write every number that a text would quote: values.tex and values.csv.")
     add_output(told, "SWEEP")
     page = add_analysis(
@@ -319,14 +328,32 @@ def _compare(given: argparse.Namespace) -> list[str]:
     return [*(each.verdict for each in comparisons), *views, *needed, *drawn, "", *alone, *collection.account()]
 
 
+def _tune(given: argparse.Namespace) -> list[str]:
+    collection = _read(given)
+    folder = given.output or collection.folders[0]
+    found = tuning.tune(collection)
+    table = tuning.table(found)
+    lines = [table.written("text"), "", *found.verdicts, "", *collection.account(), *_written(table, folder, "tuning")]
+    for name, rows in (("tuning", tuning.as_table(found)), ("tuning_compared", tuning.compared_table(found))):
+        path = folder / f"{name}.csv"
+        rows.to_csv(path, index=False)
+        lines.append(f"table: {path}")
+    return lines
+
+
 def _tables(given: argparse.Namespace) -> list[str]:
     collection = _read(given)
     folder = given.output or collection.folders[0]
-    folder.mkdir(parents=True, exist_ok=True)
     table = tables.of(collection, curves.points(collection, x=curves.main_axis(collection)))
-    lines = collection.account()
+    return [*collection.account(), *_written(table, folder, "table")]
+
+
+def _written(table: tables.Table, folder: Path, name: str) -> list[str]:
+    """A table in all formats."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
     for form, ending in tables.ENDINGS.items():
-        path = folder / f"table.{ending}"
+        path = folder / f"{name}.{ending}"
         path.write_text(table.written(form) + "\n", encoding="utf-8")
         lines.append(f"table: {path}")
     return lines

@@ -27,6 +27,7 @@ CHOICES = {
     "schedule": "schedule",
     "loss": "loss",
     "teacher": "teacher",
+    "batch_source": "batches",
     "recovery": "recovery",
     "pipeline": "pipeline",
 }
@@ -36,6 +37,9 @@ AT_MOST = "pruner.budget.at_most"
 """Config key of a budget that is given by itself, in what it counts."""
 TOLD = {"pruner.shuffled": False}
 """Config keys that `variant` tells of any run in which they have another value than this, be it that of all runs."""
+UNNAMED = {"budget": "units", "batch_source": "questions"}
+"""Column -> what records mean that are older than its group."""
+
 OWN_COLUMN = ("seed", "sparsity", AT_MOST, "task.train_size", "task.subset")
 """Config keys that columns tell: `sparsity` is told by the bound where there is one."""
 EXPLAINED = {"teacher_parameters": "teacher"}
@@ -152,6 +156,17 @@ class Run:
         told = [stage.seconds if name == "seconds" else float(stage.details[name]) for stage in trained]
         return sum(told) if told else None
 
+    @property
+    def work(self) -> str:
+        """The key of the last evaluation: equal for runs that came to the same model."""
+        return self.last_evaluation.key if self.last_evaluation else self.record.run_id
+
+    @property
+    def label_free(self) -> bool:
+        """Whether recovery trained, and is known to have read no label."""
+        told = [stage.details["needs"] for stage in self.record.stages if "needs" in stage.details]
+        return bool(told) and not any("labels" in needs for needs in told)
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         return settings(self.record)
@@ -160,8 +175,7 @@ class Run:
         """The chosen YAML of the column's group; of a combined pruner those of its parts."""
         group, choices = CHOICES[column], self.record.choices
         parts = {chosen for key, chosen in choices.items() if key.startswith(f"{group}@pruner.parts.")}
-        # records of before there were budgets name none
-        unnamed = "units" if column == "budget" and choices else ""
+        unnamed = UNNAMED.get(column, "") if choices else ""
         return choices.get(group) or " + ".join(sorted(parts)) or unnamed
 
     @property

@@ -8,6 +8,7 @@ questions are views of the same pairs.
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,8 +30,10 @@ WHOLE_UNITS = 0.005
 SEE = 0.02
 """Difference that a study is asked to be able to see."""
 
-LOSSES = (("kl", "ce"), ("kl", "pseudo_label"), ("kl", "none"), ("ce", "none"))
-"""Losses that are compared without being asked, where both were run."""
+REFERENCES = ("ce", "none")
+"""Losses with which all others are compared without being asked: labels, and no recovery."""
+SOFT_AND_HARD = ("kl", "pseudo_label")
+"""The same teacher's answers, soft and hard."""
 
 Pair = tuple[Run, Run]
 Kind = Literal["better", "not told apart", "alike", "no spread", "one seed", "not controlled"]
@@ -221,12 +224,37 @@ class Comparison:
         return needed(difference, self.squares.components, *size, alpha=(1 - LEVEL) / self.family[0])
 
 
-def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[Comparison], list[str]]:
+def loss_pairs(present: set[str]) -> list[tuple[str, str]]:
+    """Losses that are compared without being asked, of those that were run.
+
+    Each loss with labels (`ce`), then soft with hard answers of the teacher, then each loss with no recovery; KL, the
+    question of the paper, comes first.
+    """
+    labels, nothing = REFERENCES
+    losses = sorted(present - {nothing, ""}, key=lambda loss: (loss != "kl", names.rank("loss", loss)))
+    pairs = [
+        *((loss, labels) for loss in losses if loss != labels),
+        SOFT_AND_HARD,
+        *((loss, nothing) for loss in losses),
+    ]
+    return [pair for pair in pairs if set(pair) <= present]
+
+
+def compare(
+    collection: Collection, factor: str, a: str, b: str, tuned: Sequence[str] = ()
+) -> tuple[list[Comparison], list[str]]:
     """All differences between the runs with `factor` = `a` and those with `b`, paired by seed.
 
     A run is paired with the one that equals it in all but the factor. Where there is none, the two runs that are left
     alone at a criterion, sparsity and seed are still paired, and graded `not controlled`. All comparisons that could
     claim something are one family.
+
+    Args:
+        collection: The runs.
+        factor: A column of the tidy table, or a config key.
+        a: Its value in the runs that are counted positive.
+        b: Its value in the runs that are subtracted.
+        tuned: Config keys that each side has chosen for itself, in which the runs of a pair may differ.
 
     Returns:
         The comparisons in order of criterion and sparsity; and a line for each run that found no partner, and for each
@@ -241,8 +269,8 @@ def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[C
     if a == b:
         raise AnalysisError(f"--a {a} --b {b}: give two different values of {factor}.")
     first, second = (_side(collection, factor, value) for value in (a, b))
-    pairs, alone = _pair(first, second, key)
-    table = collection.conditions()
+    pairs, alone = _pair(first, second, key, tuned)
+    table = collection.conditions([name for name in tuned if any(name in run.settings for run in collection.runs)])
     about = dict(zip(map(id, collection.runs), table.to_dict("records"), strict=True))
     columns = [
         column
@@ -253,10 +281,10 @@ def compare(collection: Collection, factor: str, a: str, b: str) -> tuple[list[C
     for mine, theirs in pairs:
         lines = about[id(mine)], about[id(theirs)]
         sized = "train_size" in columns and lines[0]["train_size"] == lines[1]["train_size"]
-        told = _about(*lines, [column for column in columns if not (sized and column == "train_size")])
+        told = _about(*lines, [column for column in columns if not (sized and column == "train_size")], key)
         criterion = "" if key == "pruner.criterion" else mine.choice("criterion")
         size = str(lines[0]["train_size"]) * sized
-        graded = grade(mine.record, theirs.record, factor)
+        graded = grade(mine.record, theirs.record, factor, tuned)
         group = criterion, mine.sparsity, size, told, graded.name != "not controlled"
         groups[group].append(((mine, theirs), graded))
     comparisons = []
@@ -295,7 +323,7 @@ def replicates(pairs: Sequence[Pair]) -> list[Pair]:
     ordered = sorted(pairs, key=lambda pair: pair[0].seed)
     found: dict[tuple[str, str], Pair] = {}
     for pair in ordered:
-        found.setdefault((_work(pair[0]), _work(pair[1])), pair)
+        found.setdefault((pair[0].work, pair[1].work), pair)
     return list(found.values())
 
 
@@ -395,16 +423,19 @@ def _side(collection: Collection, factor: str, value: str) -> list[Run]:
     return chosen
 
 
-def _rest(run: Run, key: str) -> tuple[tuple[str, str], ...]:
-    """All settings but the factor's."""
-    return tuple(sorted((name, repr(value)) for name, value in run.settings.items() if not under(name, key)))
+def _rest(run: Run, but: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """All settings but those of these keys."""
+    return tuple(
+        sorted((name, repr(value)) for name, value in run.settings.items() if not any(under(name, key) for key in but))
+    )
 
 
-def _pair(first: Sequence[Run], second: Sequence[Run], key: str) -> tuple[list[Pair], list[str]]:
+def _pair(first: Sequence[Run], second: Sequence[Run], key: str, tuned: Sequence[str]) -> tuple[list[Pair], list[str]]:
     partners: dict[tuple[tuple[str, str], ...], list[Run]] = defaultdict(list)
+    but = (key, *tuned)
     for run in second:
-        partners[_rest(run, key)].append(run)
-    pairs = [(run, partner) for run in first for partner in partners.get(_rest(run, key), ())]
+        partners[_rest(run, but)].append(run)
+    pairs = [(run, partner) for run in first for partner in partners.get(_rest(run, but), ())]
     paired = {id(run) for pair in pairs for run in pair}
     cells: dict[tuple[Any, ...], tuple[list[Run], list[Run]]] = defaultdict(lambda: ([], []))
     for side, runs in enumerate((first, second)):
@@ -427,11 +458,18 @@ def _pair(first: Sequence[Run], second: Sequence[Run], key: str) -> tuple[list[P
     return pairs, alone
 
 
-def _about(mine: Mapping[Hashable, Any], theirs: Mapping[Hashable, Any], columns: Sequence[str]) -> str:
+def _about(mine: Mapping[Hashable, Any], theirs: Mapping[Hashable, Any], columns: Sequence[str], key: str) -> str:
     """What tells this comparison from others: the columns that vary, both sides of a pair that differs."""
     text = ""
     for column in columns:
-        values = [names.value(column, line[column]) or "nothing" for line in (mine, theirs)]
+        choices = [line[column] for line in (mine, theirs)]
+        if column == "variant":
+            # a setting of the factor is one side's own: the other has no such thing
+            settings = [re.split(r" (?=[\w.]+=)", choice) for choice in choices]
+            own = [each for side in settings for each in side if under(each.partition("=")[0], key)]
+            choices = [" ".join(each for each in side if each not in own) for side in settings]
+            text += "".join(f", {names.value(column, each)}" for each in own if each.partition("=")[0] != key)
+        values = [names.value(column, choice) or "nothing" for choice in choices]
         if values != ["nothing", "nothing"]:
             text += f", {names.COLUMNS.get(column, column)} {' against '.join(dict.fromkeys(values))}"
     return text.replace(", variant ", ", ")
@@ -484,7 +522,7 @@ def _measured(
             for (mine, _), column in zip(distinct, table.T, strict=True)
         ),
         squares=MeanSquares.of(table),
-        works=frozenset((_work(mine), _work(theirs)) for mine, theirs in distinct),
+        works=frozenset((mine.work, theirs.work) for mine, theirs in distinct),
     )
 
 
@@ -504,11 +542,6 @@ def _adjusted(comparisons: Sequence[Comparison]) -> list[Comparison]:
     return [
         replace(each, family=family, adjusted=adjusted[each.works]) if each.tested else each for each in comparisons
     ]
-
-
-def _work(run: Run) -> str:
-    stage = run.last_evaluation
-    return stage.key if stage else run.record.run_id
 
 
 def _removed(run: Run) -> float:

@@ -19,7 +19,7 @@ from regraft.records import Row, StageRecord
 FACETS = ("criterion", "structure", "model", "task", "preparation")
 """Columns that get a panel of their own where they vary; the first always does."""
 LINES = (
-    *("loss", "allocation", "budget", "schedule", "teacher", "recovery", "pipeline"),
+    *("loss", "allocation", "budget", "schedule", "teacher", "batch_source", "recovery", "pipeline"),
     *("train_size", "subset", "variant"),
 )
 """Columns that get a line of their own where they vary; the first, which colour tells, always does."""

@@ -11,7 +11,7 @@ fingerprints of what the runs had in hand:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,11 +33,12 @@ MOVES = {
     "recovery.batch_size": ("batches",),
     "recovery.accumulation": ("batches",),
     "schedule": ("batches",),
+    "batches": ("batches",),
     "pipeline": ("batches",),
     "sparsity": ("batches",),
 }
 """Key of a factor -> fingerprints that it decides, so that they may differ with it."""
-WHOLE = ("model", "preparation", "task", "schedule", "pipeline")
+WHOLE = ("model", "preparation", "task", "schedule", "batches", "pipeline")
 """Keys that stand for all below them, where `MOVES` does not say otherwise."""
 
 
@@ -52,13 +53,14 @@ class Grade:
     """What was different around the runs: code version, libraries, device. It should not matter, and is told."""
 
 
-def grade(a: Record, b: Record, factor: str) -> Grade:
+def grade(a: Record, b: Record, factor: str, tuned: Sequence[str] = ()) -> Grade:
     """The grade of two runs that are to differ in `factor` alone.
 
     Args:
         a: A finished run.
         b: Another.
         factor: A column of the tidy table (`loss`, `criterion`), or a config key (`loss`, `recovery.epochs`).
+        tuned: Config keys that each side has chosen for itself, so that they may differ with the factor.
 
     Returns:
         `same-units` if the configs differ in nothing else, the same weights entered pruning, the same units went at
@@ -71,7 +73,8 @@ def grade(a: Record, b: Record, factor: str) -> Grade:
     differing = [
         name
         for name in sorted(mine.keys() | theirs.keys())
-        if not under(name, key) and (name not in mine or name not in theirs or mine[name] != theirs[name])
+        if not any(under(name, each) for each in (key, *tuned))
+        and (name not in mine or name not in theirs or mine[name] != theirs[name])
     ]
     moved = MOVES.get(key, MOVES[key.split(".")[0]] if key.split(".")[0] in WHOLE else ())
     if "model_in" not in moved and _entered(a) != _entered(b):

@@ -8,17 +8,20 @@ from collections.abc import Iterable, Sequence, Set
 
 import pandas
 
-LOSSES = {"none": "none", "ce": "CE", "kl": "KL", "ce_kl": "CE + KL", "pseudo_label": "pseudo-label CE"}
-METHODS = ("criterion", "structure", "allocation", "schedule")
+FIRST_LOSSES = ("none", "ce", "kl")
+"""Stand before all others, in this order."""
+METHODS = ("criterion", "structure", "allocation", "schedule", "batch_source")
 """Columns whose choices are names of methods."""
 WORDS = {
     word.lower(): word
     for word in (
         *("L1", "L2", "KL", "MLP", "KV", "AMC", "ERK", "FLAP", "OWL", "SET", "SLEB", "SNIP", "GraSP", "SynFlow"),
-        *("RigL", "SparseGPT", "Taylor", "Wanda"),
+        *("RigL", "SparseGPT", "Taylor", "Wanda", "CE", "JSD", "RKD", "LM", "MiniLLM", "DistilBERT"),
     )
 }
 """Words of methods' names that are not written as they are."""
+WHOLE = {"n_m": "N:M", "one_shot": "one-shot", "pseudo_label": "pseudo-label CE"}
+"""Names that no rule gives."""
 BUDGETS = {"parameters": "parameters", "macs": "MACs", "latency": "a token's time"}
 COLUMNS = {
     "train_size": "recovery questions",
@@ -27,6 +30,7 @@ COLUMNS = {
     "recovery_tokens": "recovery tokens",
     "recovery_flops": "recovery FLOPs",
     "teacher_parameters": "teacher parameters",
+    "batch_source": "batches",
 }
 
 
@@ -48,18 +52,24 @@ def value(column: str, choice: object) -> str:
         return re.sub(r"\d*\.\d{4,}(e-?\d+)?", lambda number: f"{float(number[0]):.4g}", text)
     if column in METHODS:
         return method(str(choice))
-    return LOSSES.get(str(choice), str(choice)) if column == "loss" else str(choice)
+    return loss(str(choice)) if column == "loss" else str(choice)
 
 
 def method(name: str) -> str:
     """A method as its paper writes it: `kv_groups` is `KV groups`. What is no plain name stays as it is."""
-    if name in ("n_m", "one_shot"):
-        return {"n_m": "N:M", "one_shot": "one-shot"}[name]
+    if name in WHOLE:
+        return WHOLE[name]
     if " + " in name:
         return " + ".join(map(method, name.split(" + ")))
     if not re.fullmatch("[a-z0-9_]+", name):
         return name
     return " ".join(WORDS.get(word, word) for word in name.split("_"))
+
+
+def loss(name: str) -> str:
+    """A loss as its paper writes it: `top_k_kl` is `top-k KL`; abbreviations side by side are a sum, `CE + KL`."""
+    text = re.sub(r" (?=[a-z]\b)", "-", method(name))
+    return re.sub(r"\b([A-Z]+) (?=[A-Z]+\b)", r"\1 + ", text)
 
 
 def side(factor: str, choice: object) -> str:
@@ -89,10 +99,10 @@ def typeset(text: str) -> str:
 
 
 def rank(column: str, choice: object) -> tuple[float, str]:
-    """Key for sorting choices: losses that are known here in their order, numbers by size, names."""
+    """Key for sorting choices: the losses that stand first, numbers by size, names."""
     text = str(choice)
     if column == "loss":
-        return (list(LOSSES).index(text) if text in LOSSES else len(LOSSES)), text
+        return (FIRST_LOSSES.index(text) if text in FIRST_LOSSES else len(FIRST_LOSSES)), text
     try:
         return float(text), ""
     except ValueError:

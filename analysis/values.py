@@ -19,7 +19,7 @@ import pandas
 
 from analysis import names
 from analysis.collect import AnalysisError, Collection
-from analysis.comparison import LOSSES, Comparison, compare
+from analysis.comparison import Comparison, compare, loss_pairs
 from analysis.curves import Points, main_axis, points, summarise
 from analysis.landmarks import KEPT, landmarks
 from analysis.metrics import metric
@@ -120,10 +120,7 @@ def _landmarks(collection: Collection, gaps: list[str]) -> Iterator[Value]:
 
 
 def _differences(collection: Collection, gaps: list[str]) -> Iterator[Value]:
-    present = set(collection.run_table["loss"])
-    for a, b in LOSSES:
-        if a not in present or b not in present:
-            continue
+    for a, b in loss_pairs(set(collection.run_table["loss"])):
         try:
             comparisons, alone = compare(collection, "loss", a, b)
         except AnalysisError as error:

@@ -78,6 +78,7 @@ def content(
         "pairs": [findings.plain(pair) for pair in pairs],
         "table": findings.table(table),
         "landmarks": findings.landmarks(collection),
+        "tuning": findings.tuned(collection),
         "columns": columns,
         "charts": charts.views(collection),
         "training": charts.training(collection),

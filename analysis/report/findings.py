@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import landmarks as marks
-from analysis import names
+from analysis import names, tuning
 from analysis.collect import AnalysisError, Collection
-from analysis.comparison import LOSSES, Comparison, compare
+from analysis.comparison import Comparison, compare, loss_pairs
 from analysis.curves import conditions, differ, main_axis, points, select, summarise
 from analysis.metrics import ACCURACY
 from analysis.tables import BOLD, Table
@@ -50,7 +50,7 @@ class Compared:
 
 
 def pairs(collection: Collection) -> list[Compared]:
-    """Each pair of losses that were both run, in the order of `LOSSES`, and each criterion against `CONTROL`.
+    """Each pair of losses in the order of `loss_pairs`, and each criterion against `CONTROL`.
 
     The factor with more values comes first, so that a study of criteria begins with them; losses do where both KL and
     CE were run, or where there are as many.
@@ -60,19 +60,18 @@ def pairs(collection: Collection) -> list[Compared]:
     criteria = sorted(present["criterion"]) if table["sparsity"].max() > 0 else []
     control = CONTROL if CONTROL in criteria else next(iter(criteria), "")
     against = tuple((criterion, control) for criterion in criteria if criterion != control)
-    known = {"loss": LOSSES, "criterion": against}
+    known = {"loss": tuple(loss_pairs(present["loss"])), "criterion": against}
     factors = list(known)
     if not {"kl", "ce"} <= present["loss"]:
         factors.sort(key=lambda factor: -len(present[factor]))
     found = []
     for factor in factors:
         for a, b in known[factor]:
-            if {a, b} <= present[factor]:
-                try:
-                    comparisons, gaps = compare(collection, factor, a, b)
-                except AnalysisError as error:
-                    comparisons, gaps = [], [str(error)]
-                found.append(Compared(factor=factor, a=a, b=b, comparisons=tuple(comparisons), gaps=tuple(gaps)))
+            try:
+                comparisons, gaps = compare(collection, factor, a, b)
+            except AnalysisError as error:
+                comparisons, gaps = [], [str(error)]
+            found.append(Compared(factor=factor, a=a, b=b, comparisons=tuple(comparisons), gaps=tuple(gaps)))
     return found
 
 
@@ -282,6 +281,7 @@ def plain(pair: Compared) -> dict[str, Any]:
         "a": a,
         "b": b,
         "units": f"{pair.comparisons[0].units} removed" if pair.comparisons else "",
+        "finding": told[0] if pair.comparisons else "",
         "summary": " ".join(told),
         "rows": [_row(each, firsts.setdefault(each.works, each)) for each in pair.comparisons],
         "gaps": list(pair.gaps),
@@ -329,6 +329,17 @@ def table(found: Table) -> dict[str, Any]:
             note for note in found.notes if note != BOLD or any(cell.best for line in found.body for cell in line)
         ],
     }
+
+
+def tuned(collection: Collection) -> dict[str, Any] | None:
+    """Each loss at its best learning rate; None where no rate was varied or no selection question was asked."""
+    try:
+        found = tuning.tune(collection)
+    except AnalysisError:
+        return None
+    told = table(tuning.table(found))
+    lines = [*told["notes"], *(names.typeset(line) for line in found.verdicts)]
+    return {"table": told | {"notes": []}, "lines": lines}
 
 
 def landmarks(collection: Collection) -> list[str]:

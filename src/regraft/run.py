@@ -250,7 +250,11 @@ def _device(name: str) -> torch.device:
 
 
 def _stage_record(stage: PlannedStage, outcome: Outcome, config: RunConfig) -> StageRecord:
-    asked = {QUESTIONS: questions_key(config)} if stage.name == "evaluate" else {}
+    asked: dict[str, object] = {}
+    if stage.name == "evaluate":
+        asked = {QUESTIONS: questions_key(config)}
+    elif stage.name == "recover" and config.loss.trains:
+        asked = {"needs": sorted(config.loss.needs)}
     return StageRecord(
         index=stage.index,
         stage=stage.name,

@@ -65,8 +65,10 @@ def record(
         neurons: Those of each layer that were removed, and that there were.
         metrics: Further ones of the last evaluation; those that know no questions have no split.
         dense: The same of the dense model; `accuracy` replaces 0.97.
-        settings: `train_size`, `lr`, `tracker`, `loss_settings` and `pruner_settings`.
+        settings: `train_size`, `lr`, `learning_rate`, `tracker`, `loss_settings`, `pruner_settings`, and `selection`,
+            metrics of the last evaluation on as many selection questions.
     """
+    selection: Mapping[str, float] = settings.pop("selection", {})
     metrics, dense = metrics or {}, {"accuracy": 0.97} | dict(dense or {})
     config: dict[str, Any] = {
         "sparsity": sparsity,
@@ -85,6 +87,8 @@ def record(
         "tracker": {"_target_": settings.pop("tracker", "WandB")},
         "runtime": {"threads": 1},
     }
+    if "learning_rate" in settings:
+        config["recovery"]["learning_rate"] = settings.pop("learning_rate")
     assert not settings, settings
     prepared = digest("prepared") if task == "facts" else digest("prepared", task)
     scored = seed if criterion == "random" else None
@@ -98,7 +102,8 @@ def record(
         {}
         if neurons is None
         else dict(zip(("removed", "dense"), ({"mlp_neurons": list(each)} for each in neurons), strict=True)),
-        {} if teacher_parameters is None or not trained else {"teacher": {"parameters": teacher_parameters}},
+        ({} if teacher_parameters is None or not trained else {"teacher": {"parameters": teacher_parameters}})
+        | ({"needs": ["labels"] if "ce" in loss.split("_") else ["teacher_logits"]} if trained else {}),
         {},
     ]
     fingerprints: list[dict[str, str]] = [
@@ -152,6 +157,7 @@ def record(
         row(4, "seconds", 0.1, deterministic=False),
         *further(1, dense),
         *further(4, metrics),
+        *(row(4, name, value, n=questions, split="selection") for name, value in selection.items()),
     ]
     if recovery_questions is not None:
         rows.append(row(1, "accuracy", 1.0, n=recovery_questions, split="recovery"))
@@ -186,12 +192,12 @@ def predictions(made: Record, right: np.ndarray | None = None) -> pandas.DataFra
     """Answers that agree with the record's accuracy; `right` says which questions of the last stage are answered."""
     tables = []
     for row in made.rows:
-        if (row.metric, row.split) != ("accuracy", "test"):
+        if row.metric != "accuracy" or row.split not in ("test", "selection"):
             continue
         assert row.n is not None and row.value is not None
         gold = np.arange(row.n) % CHOICES
         is_right = np.arange(row.n) < round(row.value * row.n)
-        if row.stage_index == 4 and right is not None:
+        if (row.stage_index, row.split) == (4, "test") and right is not None:
             is_right = right
         predicted = np.where(is_right, gold, (gold + 1) % CHOICES)
         scores = np.zeros((row.n, CHOICES))
@@ -202,8 +208,11 @@ def predictions(made: Record, right: np.ndarray | None = None) -> pandas.DataFra
                 {
                     "stage_index": row.stage_index,
                     "stage": "evaluate",
-                    "split": "test",
-                    "id": [f"{'' if task == 'facts' else task}q{number:05}" for number in range(row.n)],
+                    "split": row.split,
+                    "id": [
+                        f"{'' if task == 'facts' else task}{'q' if row.split == 'test' else 's'}{number:05}"
+                        for number in range(row.n)
+                    ],
                     "gold": gold,
                     "predicted": predicted,
                     "scores": list(scores),
@@ -241,7 +250,9 @@ def save(
     (folder / ".hydra").mkdir(parents=True)
     if right is not None:
         rows = [
-            replace(row, value=float(right.mean())) if (row.metric, row.stage_index) == ("accuracy", 4) else row
+            replace(row, value=float(right.mean()))
+            if (row.metric, row.stage_index, row.split) == ("accuracy", 4, "test")
+            else row
             for row in made.rows
         ]
         made = replace(made, rows=rows)

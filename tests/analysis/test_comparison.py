@@ -9,7 +9,7 @@ import sweeps
 from statsmodels.stats import contingency_tables, multitest
 
 from analysis.collect import AnalysisError, collect
-from analysis.comparison import as_table, compare, told_needed, told_views
+from analysis.comparison import as_table, compare, loss_pairs, told_needed, told_views
 from analysis.crossed import estimate
 from analysis.grades import Grade, grade
 from regraft.records import PREDICTIONS, Record
@@ -91,6 +91,8 @@ def test_fingerprints_count_where_configs_agree() -> None:
         ("recovery.learning_rate", set()),
         ("schedule", {"batches"}),
         ("pipeline", {"batches"}),
+        ("batch_source", {"batches"}),
+        ("batches.share", {"batches"}),
         ("sparsity", {"batches"}),
         ("loss", set()),
         ("teacher", set()),
@@ -421,3 +423,60 @@ def test_the_grade_of_several_pairs_is_that_of_the_weakest(tmp_path: Path) -> No
             sweeps.save(made, tmp_path, np.random.default_rng([seed, ord(loss[0])]).random(200) < 0.5)
     (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
     assert found.grade == Grade("same-rule")
+
+
+def test_losses_that_are_compared_without_being_asked() -> None:
+    study = [("kl", "ce"), ("kl", "none"), ("ce", "none")]
+    assert loss_pairs({"none", "ce", "kl"}) == study
+    assert loss_pairs({"none", "ce", "kl", "pseudo_label"}) == [
+        ("kl", "ce"),
+        ("pseudo_label", "ce"),
+        ("kl", "pseudo_label"),
+        ("kl", "none"),
+        ("ce", "none"),
+        ("pseudo_label", "none"),
+    ]
+    # a loss that nobody has heard of is compared with what there is
+    assert loss_pairs({"mine", "none", "kl"}) == [("kl", "none"), ("mine", "none")]
+    assert loss_pairs({"mine", "ce"}) == [("mine", "ce")]
+    assert loss_pairs({"mine", "kl", ""}) == []
+
+
+def test_a_setting_of_one_side_is_told_once(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        sweeps.save(sweeps.record(loss="ce", seed=seed), tmp_path)
+        for beta in (0.1, 0.9):
+            made = sweeps.record(loss="jsd", seed=seed, accuracy=0.5 + beta / 10, loss_settings={"beta": beta})
+            sweeps.save(made, tmp_path)
+    found, alone = compare(collect([tmp_path]), "loss", "jsd", "ce")
+    assert [(each.about, each.seeds) for each in found] == [(", loss.beta=0.1", 2), (", loss.beta=0.9", 2)]
+    assert not alone and "removed by L2, loss.beta=0.1 (" in found[0].verdict
+    ((between,), _) = compare(collect([tmp_path]).where({"loss": ["jsd"]}), "loss.beta", "0.9", "0.1")
+    assert between.about == "" and between.sides == ("loss.beta 0.9", "loss.beta 0.1")
+
+
+def test_what_each_side_has_chosen_for_itself_may_differ(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        for loss, rate in (("ce", 0.1), ("kl", 0.3)):
+            sweeps.save(sweeps.record(loss=loss, seed=seed, learning_rate=rate, lr=0.5), tmp_path)
+    collection = collect([tmp_path])
+    ((apart,), _) = compare(collection, "loss", "kl", "ce")
+    assert apart.grade == Grade("not controlled", ("recovery.learning_rate",))
+    ((tuned,), _) = compare(collection, "loss", "kl", "ce", tuned=("recovery.learning_rate",))
+    assert tuned.grade == Grade("same-units") and tuned.seeds == 2 and tuned.about == ""
+
+
+def test_where_batches_come_from_is_a_factor_that_older_records_do_not_name(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        sweeps.save(sweeps.record(seed=seed), tmp_path)
+        made = sweeps.record(seed=seed, accuracy=0.7)
+        other = _with(replace(made, choices=made.choices | {"batches": "on_policy"}), 3, batches="x")
+        other.config["batches"] = {"_target_": "OnPolicy", "share": 0.5}
+        sweeps.save(replace(other, run_id=f"{other.run_id}0"), tmp_path)
+    collection = collect([tmp_path])
+    assert {run.choice("batch_source") for run in collection.runs} == {"questions", "on_policy"}
+    on_policy = collection.where({"batch_source": ["on_policy"]})
+    assert len(on_policy.runs) == 2 and {run.choice("loss") for run in on_policy.runs} == {"kl"}
+    asked = next(run for run in collection.runs if (run.choice("batch_source"), run.seed) == ("questions", 0))
+    written = next(run for run in on_policy.runs if run.seed == 0)
+    assert grade(asked.record, written.record, "batch_source") == Grade("same-units")

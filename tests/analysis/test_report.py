@@ -624,3 +624,17 @@ def test_a_failure_alone_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["report", str(tmp_path / "study")]) == 2
     assert "Nothing to analyse" in capsys.readouterr().err
     assert not (tmp_path / "study" / "report.html").exists()
+
+
+def test_twenty_losses_have_a_page(tmp_path: Path, made: Made) -> None:
+    """Each with labels and with no recovery: one line a pair tells what was found."""
+    losses = ["none", "ce", "kl", *(f"loss_{letter}" for letter in "abcdefghijklmnopq")]
+    for loss in losses:
+        for seed in (0, 1):
+            accuracy = 0.5 + 0.01 * len(loss) + 0.01 * seed * (loss != "none")
+            sweeps.save(sweeps.record(loss=loss, seed=seed, accuracy=accuracy, questions=100), tmp_path / "many")
+    told = made(tmp_path / "many")
+    assert len(told["pairs"]) == 18 + 19
+    assert [(each["a"], each["b"]) for each in told["pairs"][:2]] == [("KL", "CE"), ("loss-a", "CE")]
+    assert all(each["finding"].startswith("Of 1 comparison: ") for each in told["pairs"])
+    assert told["study"]["verdict"].startswith(("KL", "Nothing is claimed. KL"))

@@ -494,3 +494,33 @@ def test_five_hundred_runs_work(tab: Tab, many: Path) -> None:
     assert page.inner_text("#runs-count").startswith("250 of 500 runs")
     assert "480 of 480 questions" in page.inner_text("#answers-count")
     assert lines(page) == 4
+
+
+def test_many_pairs_are_folded_and_tuned_rates_are_shown(
+    tab: Tab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "FIGURES", {})
+    losses = ("ce", "kl", "la", "lb", "lc", "ld", "le", "lf", "lg", "lh")
+    for loss in losses:
+        for rate in (0.1, 0.2):
+            for seed in (0, 1):
+                accuracy = 0.5 + rate * (1 + losses.index(loss)) / 10 + 0.02 * seed
+                selection = {"accuracy": accuracy, "dense_kl": rate}
+                made = sweeps.record(
+                    loss=loss, seed=seed, accuracy=accuracy, learning_rate=rate, selection=selection, questions=50
+                )
+                sweeps.save(made, tmp_path / "study")
+    page = tab.open(report.write(collect([tmp_path / "study"]), tmp_path)[0])
+    page.locator("#comparisons").scroll_into_view_if_needed()
+    expect(page.locator("#more-pairs > summary")).to_have_text("8 further pairs, each a family of its own for Holm")
+    page.locator("#more-pairs > summary").click()
+    folded = page.locator("#more-pairs > details")
+    assert folded.count() == 8
+    summary = folded.first.locator("summary").first.inner_text()
+    assert summary.startswith("la minus CE: Of 2 comparisons: ")
+    expect(folded.first.locator("table")).to_be_hidden()
+    folded.first.locator("summary").first.click()
+    expect(folded.first.locator("table")).to_be_visible()
+    assert "0.2" in page.locator("#tuned table").inner_text()
+    assert "Widen the grid" in page.inner_text("#tuned")
+    assert "Best against best on the test questions" in page.inner_text("#tuned")

@@ -197,6 +197,8 @@ def test_permuting_the_answers_moves_ce_and_leaves_kl_to_the_bit(regraft: Regraf
         for record in records(tmp_path / "multirun" / name):
             folder = tmp_path / "multirun" / name / record.run_id
             asked = [number for number in numbers(record) if number[1] in ("", "test")]
+            (read,) = [stage.details["needs"] for stage in record.stages if stage.stage == "recover"]
+            assert ("labels" in read) == (record.choices["loss"] == "ce"), "the record says what its loss reads"
             found[name, record.choices["loss"]] = asked, pandas.read_parquet(folder / "training.parquet")
     assert found["as_is", "kl"][0] == found["permuted", "kl"][0]
     pandas.testing.assert_frame_equal(found["as_is", "kl"][1], found["permuted", "kl"][1], check_exact=True)

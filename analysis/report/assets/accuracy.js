@@ -573,8 +573,7 @@ function beginChart() {
 
 // The table of accuracies
 
-function mainTable() {
-  const told = data.table;
+function bookTable(told) {
   const rules = new Set(told.rules);
   const body = told.body.map((line, number) =>
     make(
@@ -585,34 +584,36 @@ function mainTable() {
       ),
     ),
   );
-  at("main-table").replaceChildren(
-    make(
-      "div",
-      { class: "booktabs" },
-      make("p", { class: "note" }, told.title),
-      scroller(
-        told.title,
+  return make(
+    "div",
+    { class: "booktabs" },
+    make("p", { class: "note" }, told.title),
+    scroller(
+      told.title,
+      make(
+        "table",
+        {},
         make(
-          "table",
+          "thead",
           {},
           make(
-            "thead",
+            "tr",
             {},
-            make(
-              "tr",
-              {},
-              told.header.map((text, place) => columnHead(text, place >= told.left)),
-            ),
+            told.header.map((text, place) => columnHead(text, place >= told.left)),
           ),
-          make("tbody", {}, body),
         ),
+        make("tbody", {}, body),
       ),
-      told.notes
-        .slice(0, 4)
-        .map((note) => make("p", { class: "note" }, note.replace("Bold, in formats that have it: ", "Bold: "))),
-      told.notes.length > 4 ? gapsOf(told.notes.slice(4)) : null,
     ),
+    told.notes
+      .slice(0, 4)
+      .map((note) => make("p", { class: "note" }, note.replace("Bold, in formats that have it: ", "Bold: "))),
+    told.notes.length > 4 ? gapsOf(told.notes.slice(4)) : null,
   );
+}
+
+function mainTable() {
+  at("main-table").replaceChildren(bookTable(data.table));
   if (data.landmarks.length) at("landmarks").append(scroller("Landmarks", make("pre", {}, data.landmarks.join("\n"))));
   else at("landmarks").remove();
 }

@@ -9,7 +9,9 @@ function print(on) {
   printing = on;
   if (on) {
     const closed = [
-      ...document.querySelectorAll("#verdicts, #more-pairs, #landmarks, #config-common, #figures-drawn, .failure"),
+      ...document.querySelectorAll(
+        "#verdicts, #more-pairs, #more-pairs details, #landmarks, #config-common, #figures-drawn, .failure",
+      ),
     ].filter((each) => !each.open);
     closed.forEach((each) => (each.open = true));
     // nothing waits for what is told of the opening
@@ -36,6 +38,7 @@ document.addEventListener("submit", (event) => event.preventDefault());
 beginChart();
 mainTable();
 comparisons();
+tuned();
 applyTheme();
 beginTraining();
 beginRuns();

@@ -1,5 +1,7 @@
 /* Differences with their intervals. */
 
+const FEW_PAIRS = 6;
+
 function pairTable(pair) {
   const ends = pair.rows.flatMap((row) => (row.low === null ? [row.difference] : [row.low, row.high])).map(Math.abs);
   const reach = 1.06 * Math.max(0.01, ...ends.filter(Number.isFinite));
@@ -70,6 +72,15 @@ function pairTable(pair) {
   );
 }
 
+function tuned() {
+  if (!data.tuning) return at("tuned").remove();
+  at("tuned").append(
+    make("h3", {}, "Each loss at its best learning rate"),
+    bookTable(data.tuning.table),
+    ...data.tuning.lines.map((line) => make("p", { class: "note" }, line)),
+  );
+}
+
 function comparisons() {
   if (!data.pairs.length) {
     at("comparisons").append(
@@ -92,16 +103,26 @@ function comparisons() {
   ]);
   at("pairs").replaceChildren(...parts[0].filter(Boolean));
   if (parts.length > 1) {
-    const names = data.pairs
-      .slice(1)
-      .map((pair) => pair.a + " minus " + pair.b)
-      .join(", ");
+    const further = data.pairs.slice(1);
+    const names = further.map((pair) => pair.a + " minus " + pair.b);
+    // of many pairs each is one line that can be opened
+    const many = further.length > FEW_PAIRS;
+    const told = many
+      ? further.length + " further pairs, each a family of its own for Holm"
+      : "Further pairs: " + names.join(", ");
+    const folded = ([, ...rest], place) =>
+      make(
+        "details",
+        {},
+        make("summary", {}, names[place] + (further[place].finding ? ": " + further[place].finding : "")),
+        rest.filter(Boolean),
+      );
     at("pairs").append(
       make(
         "details",
         { id: "more-pairs" },
-        make("summary", {}, "Further pairs: " + names),
-        parts.slice(1).flat().filter(Boolean),
+        make("summary", {}, told),
+        many ? parts.slice(1).map(folded) : parts.slice(1).flat().filter(Boolean),
       ),
     );
   }
