@@ -16,6 +16,7 @@ from regraft.distillation.losses.kl import KL
 from regraft.distillation.losses.weighted_sum import WeightedSum
 from regraft.distillation.teachers.answers import Live
 from regraft.interfaces import Batch, Batches, BatchSource, LanguageModel
+from regraft.models.cost import Ledger, counted
 from regraft.models.forward import forward
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
@@ -123,6 +124,9 @@ def test_the_teacher_writes_once_and_what_it_wrote_is_told(student, teacher, cac
     assert [text.choices for text in sources[0].encoded] == [text.choices for text in literal]
     tokens = [token for text in literal for token in text.choices[0]]
     ended = sum(text.choices[0][-1] == END for text in literal) / 12
+    with counted(Ledger()) as counts:
+        write([(teacher, 1.0)], asked, tokens=4, temperature=0)
+    assert (told["written_tokens"], told["written_flops"]) == (counts.teacher_tokens, counts.teacher_flops) > (0, 0)
     assert {key: told[key] for key in ("texts", "tokens", "ended")} == {
         "texts": 12,
         "tokens": len(tokens),
@@ -159,6 +163,24 @@ def test_the_student_writes_as_it_is_then_at_its_share_of_the_steps(student, tea
     # a training that goes on in a later stage draws on from there
     later = batches.source(replace(made, first=number, steps=80 - number))
     assert equal(next(later.step(0, student))[0], batch)
+
+
+def test_what_the_student_writes_is_part_of_each_steps_cost(teacher, cache) -> None:
+    spent = []
+    for processes in (1, 5):
+        model = language_model()
+        # the last of five processes has no question of its own in a part of two, and reads one all the same
+        made = context(cache, model, teacher, steps=1, rank=processes - 1, processes=processes)
+        source = OnPolicy(share=1.0, tokens=3).source(made)
+        with counted(Ledger()) as writing:
+            assert len(steps(source, model, range(1))) == 2
+        trainer = Trainer(model, source, KL(), Training(batch_size=4, accumulation=2), 1, teacher=Live(teacher.model))
+        if processes == 1:
+            trainer.run()
+            spent.append((trainer.spent.teacher_tokens - trainer.spent.tokens, writing.teacher_tokens))
+        else:
+            assert writing.teacher_tokens == 0
+    assert spent[0][0] == spent[0][1] > 0
 
 
 def test_the_share_of_the_teacher_in_what_is_written_comes_from_the_teacher(student, teacher, cache) -> None:

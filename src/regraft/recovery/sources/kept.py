@@ -13,10 +13,11 @@ import torch
 
 from regraft.cache import digest
 from regraft.interfaces import BatchContext, EncodedQuestion, LanguageModel
+from regraft.models.cost import Ledger, counted
 from regraft.models.precision import computed_in
 from regraft.recovery.writing import ends
 
-FORMAT = 1
+FORMAT = 2
 """Raise when what is written changes."""
 KIND = "written"
 TEXTS = "texts.json"
@@ -52,7 +53,7 @@ def written(
     def make(folder: Path) -> None:
         began = time.perf_counter()
         writer = context.writer()
-        with torch.no_grad(), context.autocast():
+        with counted(Ledger()) as counts, torch.no_grad(), context.autocast():
             done = author(writer, asked)
         last = ends(writer)
         texts = {question.id: list(question.choices[0]) for question in done}
@@ -61,6 +62,8 @@ def written(
             "tokens": sum(map(len, texts.values())),
             "ended": sum(text[-1] in last for text in texts.values()) / len(texts),
             "seconds": time.perf_counter() - began,
+            "written_tokens": counts.teacher_tokens,
+            "written_flops": counts.teacher_flops,
         }
         (folder / TEXTS).write_text(json.dumps({"about": about, "texts": texts}), encoding="utf-8")
 

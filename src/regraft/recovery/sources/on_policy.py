@@ -11,6 +11,7 @@ arXiv 2306.08543, section 2.2), whose loss corrects for it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -115,6 +116,7 @@ class _Writing(BatchSource):
         return self.context.writer()
 
     def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
+        from regraft.models.cost import Ledger, counted
         from regraft.recovery.writing import write
 
         if number not in self.turns:
@@ -123,7 +125,9 @@ class _Writing(BatchSource):
         alpha = self.batches.teacher_mixed
         writers = [(student, 1 - alpha)] + ([(self.teacher, alpha)] if alpha > 0 else [])
         for asked, count in self.data.parts(number):
-            with self.context.autocast():
+            # what is written only to keep in step with other processes is nobody's cost
+            counting = contextlib.nullcontext() if count else counted(Ledger())
+            with counting, self.context.autocast():
                 texts = write(
                     writers,
                     asked,
