@@ -121,6 +121,15 @@ class Task(Component, ABC):
     def prompt(self, question: AnyQuestion) -> tuple[str, tuple[str, ...]]:
         """The text before the answer, and the text of each answer as it continues that prompt."""
 
+    def about(self, question: AnyQuestion) -> Any:
+        """What the question asks, as plain data: equal for questions of which one gives the other away.
+
+        Questions of different tasks are compared by it, so it holds no id. Here: the words of the question and of its
+        choices, in whatever order and case.
+        """
+        words = [" ".join(text.casefold().split()) for text in (question.question, *question.choices)]
+        return (words[0], *sorted(words[1:]))
+
     @abstractmethod
     def identity(self, split: Literal["preparation", "recovery", "evaluation"]) -> dict[str, Any]:
         """What decides the content of `split`, as plain data; hashed into stage keys."""

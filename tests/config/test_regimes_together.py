@@ -142,6 +142,14 @@ def test_a_run_says_what_was_written(whole: RunConfig, changes: dict[str, Any], 
         assert written in stage.details["written"]
 
 
+def test_right_answers_that_a_teacher_is_shown_are_labels_in_the_record(whole: RunConfig, tmp_path: Path) -> None:
+    needs = {}
+    for answers in ("teacher", "gold"):
+        (stage,) = recovered(replace(whole, batches=InContext(shots=2, answers=answers)), tmp_path / answers)  # type: ignore[arg-type]
+        needs[answers] = stage.details["needs"]
+    assert needs == {"teacher": ["teacher_logits"], "gold": ["labels", "teacher_logits"]}
+
+
 def test_a_cached_teacher_is_shown_the_examples_too(whole: RunConfig, tmp_path: Path) -> None:
     """What is cached of long texts says what the live teacher says of them."""
     losses = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.kl import KL
 from regraft.distillation.losses.weighted_sum import WeightedSum
 from regraft.distillation.teachers.answers import Live
-from regraft.interfaces import Batch, Batches, BatchSource, LanguageModel
+from regraft.interfaces import Batch, Batches, BatchSource, LabelledQuestion, LanguageModel, UnlabelledQuestion
 from regraft.models.cost import Ledger, counted
 from regraft.models.forward import forward
 from regraft.recovery.batches import Questions
@@ -28,7 +28,9 @@ from regraft.recovery.sources.on_policy import OnPolicy
 from regraft.recovery.sources.teacher_written import TeacherWritten
 from regraft.recovery.training import Training
 from regraft.recovery.writing import write
+from regraft.tasks.commonsense_qa import CommonsenseQA
 from regraft.tasks.facts import Facts, World
+from regraft.tasks.union import Union
 
 OTHERS = Facts(world=World(seed=1, entities=6, types=2, relations=4), test_relations=1)
 SOURCES: dict[str, Batches] = {
@@ -308,17 +310,37 @@ def test_texts_from_nothing_begin_with_words_of_their_own(student, teacher, cach
     assert all(text.context[0] == 1 for text in source.encoded) and len({t.context for t in source.encoded}) == 97 - 3
 
 
-def test_extra_questions_are_those_that_the_recovery_does_not_have(student, teacher, cache) -> None:
+def test_extra_questions_are_those_that_the_runs_task_does_not_ask(student, teacher, cache) -> None:
+    """In no split of it, in whatever words: neither what it tests nor what its teacher was prepared on."""
+
+    def facts(questions: Sequence[Any]) -> set[str]:
+        names = [q.id.removeprefix("extra/").removeprefix("facts:") for q in questions]
+        return {name.rpartition(".")[0] for name in names}
+
+    task = Facts(world=WORLD, test_relations=2, preparation_size=2, selection_size=1, train_size=3)
+    splits = task.load(cache)
+    made = context(cache, student, teacher, task=task, questions=[q.unlabelled for q in splits.recovery])
+    # the same world, of which less is kept for test
     same = Facts(world=WORLD, test_relations=1, preparation_size=0)
-    made = context(cache, student, teacher, questions=[q.unlabelled for q in same.load(cache).recovery[:5]])
     everything = same.load(cache).recovery
-    source = MoreQuestions(extra=same, number=13).source(made)
-    assert isinstance(source, Questions)
-    assert [text.id.removeprefix("extra/") for text in source.encoded] == [q.id for q in everything]
-    assert len(everything) == 18 and all(text.answer is None for text in source.encoded)
-    with pytest.raises(ConfigError, match=r"batches\.number=14: must be at most 13"):
-        MoreQuestions(extra=same, number=14).source(made)
-    assert MoreQuestions(extra=same, number=13).texts(5) == 18
+    assert facts(splits.test) & facts(everything), "what the run tests is there"
+    kept = (*splits.preparation, *splits.selection, *splits.test)
+    for extra in (same, Union(tasks={"facts": same})):
+        source = MoreQuestions(extra=extra, number=6).source(made)
+        assert isinstance(source, Questions) and len(source.encoded) == 9
+        assert [text.id for text in source.encoded[:3]] == [q.id for q in splits.recovery]
+        assert facts(source.encoded[3:]) == facts(everything) - facts(kept) - facts(splits.recovery)
+        assert all(text.id.startswith("extra/") and text.answer is None for text in source.encoded[3:])
+        with pytest.raises(ConfigError, match=r"batches\.number=7: must be at most 6"):
+            MoreQuestions(extra=extra, number=7).source(made)
+    assert MoreQuestions(extra=same, number=6).texts(3) == 9
+
+
+def test_questions_are_known_again_by_their_words() -> None:
+    one = LabelledQuestion(id="1", question="What  is it?", choices=("This", "that"), answer=0)
+    alike = UnlabelledQuestion(id="2", question="what is it?", choices=("that", "this"))
+    task = CommonsenseQA()
+    assert task.about(one) == task.about(alike) != task.about(replace(alike, choices=("that", "those")))
 
 
 @pytest.mark.parametrize(

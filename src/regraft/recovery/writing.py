@@ -59,8 +59,8 @@ def write(
         # nothing reads the last token of a text
         if limit is not None and len(longest.context) + tokens - 1 > limit:
             raise ConfigError(
-                f"batches.tokens={tokens}: must be at most {limit - len(longest.context) + 1} with question {longest.id}, "
-                f"of {len(longest.context)} tokens, and a model that takes {limit}. Lower it."
+                f"batches.tokens={tokens}: must be at most {limit - len(longest.context) + 1} with question "
+                f"{longest.id}, of {len(longest.context)} tokens, and a model that takes {limit}. Lower it."
             )
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].context))
     done: dict[int, tuple[int, ...]] = {}
