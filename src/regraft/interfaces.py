@@ -1088,6 +1088,11 @@ class Batches(Component, ABC):
         return False
 
     @property
+    def of_task(self) -> bool:
+        """Whether each text belongs to a question of the run's task, which its id begins with."""
+        return True
+
+    @property
     def drawn_with(self) -> float | None:
         """The share of the teacher in the distribution that texts are drawn from, its temperature being 1.
 

@@ -40,6 +40,10 @@ class DataFree(Batches):
     def needs_writer(self) -> bool:
         return True
 
+    @property
+    def of_task(self) -> bool:
+        return False
+
     def texts(self, questions: int) -> int:
         return self.number
 

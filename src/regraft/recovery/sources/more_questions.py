@@ -28,6 +28,10 @@ class MoreQuestions(Batches):
     def __post_init__(self) -> None:
         require(self.number >= 1, "number", self.number, "at least 1")
 
+    @property
+    def of_task(self) -> bool:
+        return False
+
     def texts(self, questions: int) -> int:
         return questions + self.number
 

@@ -78,6 +78,10 @@ class OnPolicy(Batches):
         return self.data.shows_labels
 
     @property
+    def of_task(self) -> bool:
+        return self.data.of_task
+
+    @property
     def drawn_with(self) -> float | None:
         return self.teacher_mixed if self.share == 1 and self.temperature == 1 else None
 
