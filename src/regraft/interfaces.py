@@ -948,6 +948,8 @@ class TeacherContext:
     `reads_previous`."""
     previous_key: str = ""
     """Names its weights."""
+    longest: int = 0
+    """Most positions of a text that it will be asked about, as far as known."""
 
 
 class Teacher(Component, ABC):
@@ -980,6 +982,15 @@ class Teacher(Component, ABC):
 
     def writer(self, context: TeacherContext) -> LanguageModel:
         """The one model that teaches, for batches that it writes; on the student's device."""
+        raise NotImplementedError
+
+    def writer_identity(self, dense: str, previous: str) -> Any:
+        """Plain data that names the weights of `writer`: equal for teachers that write the same.
+
+        Args:
+            dense: Names the dense model.
+            previous: Names the model that left the run's recovery before, for teachers with `reads_previous`.
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -1020,6 +1031,10 @@ class BatchSource(ABC):
     def content(self) -> str:
         """Digest of everything that can be read."""
         raise NotImplementedError
+
+    def longest(self) -> int:
+        """Most positions of a text as the teacher reads it, as far as known before the training."""
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,11 +25,13 @@ from regraft.recovery.sources.data_free import DataFree
 from regraft.recovery.sources.in_context import InContext
 from regraft.recovery.sources.more_questions import MoreQuestions
 from regraft.recovery.sources.on_policy import OnPolicy
+from regraft.recovery.sources.shown import Shown
 from regraft.recovery.sources.teacher_written import TeacherWritten
 from regraft.recovery.training import Training
 from regraft.recovery.writing import write
 from regraft.tasks.commonsense_qa import CommonsenseQA
 from regraft.tasks.facts import Facts, World
+from regraft.tasks.packing import pack
 from regraft.tasks.union import Union
 
 OTHERS = Facts(world=World(seed=1, entities=6, types=2, relations=4), test_relations=1)
@@ -283,7 +285,7 @@ def test_right_answers_are_shown_only_to_who_asks_for_them(student, teacher, cac
         for shift in (0, 1)
     ]
     assert contents[0] != contents[1] and contents[2] == contents[3]
-    assert told == {"shown": [WORLD.ask(fact, 0).id for fact in WORLD.facts[12:15]], "answers": "teacher"}
+    assert told["shown"] == [WORLD.ask(fact, 0).id for fact in WORLD.facts[12:15]] and told["answers"] == "teacher"
     with pytest.raises(ConfigError, match=r"batches\.shots=99: must be at most 12"):
         InContext(shots=99).source(context(cache, student, teacher))
 
@@ -291,8 +293,69 @@ def test_right_answers_are_shown_only_to_who_asks_for_them(student, teacher, cac
 def test_examples_that_make_a_text_too_long_are_refused(teacher, cache) -> None:
     short = language_model()
     short.model.config.max_position_embeddings = 150
-    with pytest.raises(ConfigError, match=r"batches\.shots: with the examples question .* takes 150"):
+    with pytest.raises(ConfigError, match=r"batches\.shots=4: with the examples the longest question has .* takes 150"):
         InContext(shots=4).source(context(cache, short, teacher))
+
+
+def test_own_words_behind_examples_are_no_longer_than_the_model_takes(teacher, cache) -> None:
+    """Said before the training begins, to the token."""
+    student = language_model()
+    made = context(cache, student, teacher)
+    data = InContext(shots=2)
+    source = data.source(made)
+    assert isinstance(source, Shown)
+    longest = max(len(source.behind(question).context) for question in source.encoded)
+    for source in (data.source(made), OnPolicy(share=1.0, tokens=30, data=data).source(made)):
+        read = max(int(batch.for_teacher.position_ids.max()) + 1 for batch in steps(source, student))  # type: ignore[union-attr]
+        assert read <= source.longest()
+    student.model.config.max_position_embeddings = longest + 30 - 1
+    OnPolicy(tokens=30, data=data).source(made)
+    with pytest.raises(
+        ConfigError, match=rf"batches\.tokens=31: .* take {longest + 30} positions, .*batches\.data\.shots"
+    ):
+        OnPolicy(tokens=31, data=data).source(made)
+    OnPolicy(share=0.0, tokens=31, data=data).source(made)
+
+
+def test_the_teacher_chooses_its_examples_answers_once_and_it_counts(student, teacher, cache) -> None:
+    asked: list[str] = []
+
+    def writer() -> LanguageModel:
+        asked.append("")
+        return teacher
+
+    told: dict[str, Any] = {}
+    made = context(cache, student, teacher, writer=writer, report=told.update)
+    for seed in (0, 0, 1):
+        InContext(shots=3).source(replace(made, seed=seed))
+    assert len(asked) == 1
+    encoded = [replace(question, answer=None) for question in made.encode(made.preparation()[:3])]
+    with counted(Ledger()) as counts, torch.no_grad():
+        forward(teacher.model, pack(encoded, "choices", "answer", 0, labelled=False))
+    assert (told["written_tokens"], told["written_flops"]) == (counts.teacher_tokens, counts.teacher_flops) > (0, 0)
+    InContext(shots=3, normalisation="character").source(made)
+    InContext(shots=2).source(made)
+    InContext(shots=3).source(replace(made, writer_key="other"))
+    assert len(asked) == 4
+
+
+def test_answers_are_chosen_as_choices_are_scored(student, cache) -> None:
+    """A teacher that holds all tokens alike takes the shortest choice, and by the character the most for its length."""
+    even = language_model(seed=1)
+    even.model.get_output_embeddings().weight.data.zero_()
+    made = context(cache, student, even, writer_key="even")
+    (question,) = made.preparation()[:1]
+    other = replace(question, choices=("aaaa", "b", "cc"))
+    made = replace(made, preparation=lambda: [other])
+    shown = {}
+    for normalisation in ("sum", "character"):
+        source = InContext(shots=1, normalisation=normalisation).source(made)
+        assert isinstance(source, Shown)
+        shown[normalisation] = source.shown
+    # a letter is a token; the space before a choice is one too, and no character of it
+    for normalisation, choice in (("sum", "b"), ("character", "aaaa")):
+        before = TASK.prompt(other)[0]
+        assert shown[normalisation] == tuple(_letters(f"{before} {choice}\n\n"))
 
 
 def test_texts_from_nothing_begin_with_words_of_their_own(student, teacher, cache) -> None:

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from regraft.cache import digest
-from regraft.config.ranges import require
+from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import Batch, BatchContext, Batches, BatchSource
 from regraft.recovery.sources.asked import Asked
 
@@ -93,6 +93,14 @@ class OnPolicy(Batches):
 
         data = self.data.source(context)
         assert isinstance(data, Questions), "what is known is a list of questions"
+        limit = getattr(context.student.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = data.longest(self.tokens)
+        if self.share > 0 and limit is not None and longest > limit:
+            raise ConfigError(
+                f"batches.tokens={self.tokens}: the longest question with all that comes before and behind it would "
+                f"take {longest} positions, and the model has {limit}. Lower it"
+                + (", or batches.data.shots." if self.shows else ".")
+            )
         source = _Writing(batches=self, context=context, data=data)
         read = sum(len(data.order[step]) for step in source.turns)
         context.report({"student_steps": len(source.turns), "student_texts": read})
@@ -140,6 +148,9 @@ class _Writing(BatchSource):
                     seed=self._seed(number),
                 )
             yield self.data.packed(texts), count
+
+    def longest(self) -> int:
+        return max(self.data.longest(), self.data.longest(self.batches.tokens) if self.turns else 0)
 
     def fingerprint(self) -> str:
         batches = self.batches
