@@ -13,10 +13,11 @@ from architectures import tiny_model
 
 from regraft.cache import Cache
 from regraft.config.ranges import ConfigError
-from regraft.distillation.teachers.cached import Cached
+from regraft.distillation.losses.kl import KL
+from regraft.distillation.teachers.cached import Cached, Spread
 from regraft.distillation.teachers.dense import Dense
 from regraft.distillation.teachers.other import Other
-from regraft.interfaces import Batch, EncodedQuestion, LanguageModel, Model, TeacherContext
+from regraft.interfaces import Batch, EncodedQuestion, Head, LanguageModel, Model, ModelOutputs, TeacherContext
 from regraft.models.forward import forward
 from regraft.tasks.packing import pack
 
@@ -162,6 +163,37 @@ def test_top_k_keeps_what_it_says_and_reports_what_it_loses(cache: Cache) -> Non
     whole = Cached(keep="top_k", k=1000).build(context(cache, lambda: dense))
     true = torch.log_softmax(forward(dense.model, batch := packed(0, 1)).logits, dim=1)
     torch.testing.assert_close(torch.log_softmax(whole(batch).logits, dim=1), true, rtol=1e-4, atol=1e-4)
+
+
+def test_no_more_than_a_chunk_of_top_k_logits_is_made_asking_or_answering(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import regraft.distillation.vocabulary as vocabulary
+
+    monkeypatch.setattr(vocabulary, "CHUNK", 2 * 97)
+    dense, asked, answered = model(Words(97)), [], []
+    product, logits_at = Head.product, Spread.logits_at
+
+    def watched_product(self: Head, states: torch.Tensor) -> torch.Tensor:
+        asked.append(len(states))
+        return product(self, states)
+
+    def watched_rows(self: Spread, rows: Any) -> torch.Tensor:
+        answered.append(len(made := logits_at(self, rows)))
+        return made
+
+    monkeypatch.setattr(Head, "product", watched_product)
+    monkeypatch.setattr(Spread, "logits_at", watched_rows)
+    said = Cached(keep="top_k", k=5).build(context(cache, lambda: dense))(batch := packed(0, 1, 2))
+    assert max(asked) == 2 and sum(asked) == sum(len(packed(*each).read) for each in ((0, 1, 2), (3, 4), (5, 6)))
+    assert isinstance(said, Spread) and len(said) == len(batch.read) and not answered
+    assert torch.equal(said.logits_at(torch.tensor([2, 0])), said.logits[[2, 0]])
+    assert torch.equal(said.within(90).logits, said.logits[:, :90])
+    student = forward(model(Words(97), seed=3).model, batch)
+    whole = KL()(batch, student, ModelOutputs(logits=said.logits)).total
+    answered.clear()
+    torch.testing.assert_close(KL()(batch, student, said.within(97)).total, whole)
+    assert max(answered) == 2 and sum(answered) == len(batch.read)
 
 
 def test_a_teacher_that_cannot_read_what_it_will_be_asked_is_refused_before(cache: Cache) -> None:

@@ -148,11 +148,49 @@ class _HiddenStates(_Kept):
 
 
 class _TopK(_Kept):
-    def __call__(self, batch: Batch) -> ModelOutputs:
-        """Log-probabilities, which are logits of themselves: the kept ones, and the rest spread evenly."""
+    def __call__(self, batch: Batch) -> Spread:
         rows, device = self.rows(batch), batch.read.device
         kept = {name: tensor[rows].to(device) for name, tensor in self.tensors.items()}
-        return ModelOutputs(logits=_spread(**kept, vocabulary=self.about["vocabulary"]))
+        return Spread(**kept, vocabulary=self.about["vocabulary"])
+
+
+class Spread(ModelOutputs):
+    """Log-probabilities, which are logits of themselves: the kept ones, and the rest spread evenly where it is asked.
+
+    Args:
+        log_p: (reads, k) float32; the largest.
+        token: (reads, k); whose they are.
+        log_left: (reads, 1) float32; the mass of all others.
+        vocabulary: Tokens in all.
+        known: How many of them are asked for; None: all.
+    """
+
+    def __init__(
+        self,
+        log_p: torch.Tensor,
+        token: torch.Tensor,
+        log_left: torch.Tensor,
+        vocabulary: int,
+        known: int | None = None,
+    ) -> None:
+        self.log_p, self.token, self.log_left, self.vocabulary, self.known = log_p, token, log_left, vocabulary, known
+        self.states, self.head, self.norm = None, None, None
+        self._hidden_states, self._attentions = None, None
+
+    def within(self, vocabulary: int) -> Spread:
+        known = min(vocabulary, self.vocabulary)
+        return Spread(self.log_p, self.token, self.log_left, self.vocabulary, known)
+
+    def logits_at(self, rows: torch.Tensor | slice) -> torch.Tensor:
+        whole = _spread(self.log_p[rows], self.token[rows], self.log_left[rows], self.vocabulary)
+        return whole[:, : self.known]
+
+    @property
+    def logits(self) -> torch.Tensor:
+        return self.logits_at(slice(None))
+
+    def __len__(self) -> int:
+        return len(self.log_p)
 
 
 def _spread(log_p: torch.Tensor, token: torch.Tensor, log_left: torch.Tensor, vocabulary: int) -> torch.Tensor:
@@ -199,24 +237,28 @@ def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> dict[s
     import torch
     from safetensors.torch import save_file
 
+    from regraft.distillation.losses.divergence import kl
+    from regraft.distillation.vocabulary import CHUNK
+
     reported: dict[str, Any] = {}
     answers = teacher.teacher.build(replace(context, report=reported.update))
     answered: list[dict[str, torch.Tensor]] = []
     spans: dict[str, tuple[int, int]] = {}
-    divergence, distance, vocabulary = 0.0, 0.0, 0
+    divergence, distance, vocabulary = 0.0, 0.0, context.student.vocabulary
+    size = max(1, CHUNK // vocabulary)
     for batch in context.questions():
         with context.autocast():
-            logits = answers(batch).logits
-        log_p = torch.log_softmax(logits.float(), dim=1)
-        vocabulary = log_p.shape[1]
-        top = log_p.topk(min(teacher.k, vocabulary), dim=1)
-        log_left = log_p.scatter(1, top.indices, -torch.inf).logsumexp(dim=1, keepdim=True)
-        kept = {"log_p": top.values, "token": top.indices.int(), "log_left": log_left}
-        p, log_q = log_p.exp(), _spread(**kept, vocabulary=vocabulary)
-        divergence += float(torch.where(p > 0, p * (log_p - log_q), 0.0).sum())
-        distance += float((p - log_q.exp()).abs().sum()) / 2
+            said = answers(batch)
         _span(spans, batch)
-        answered.append({name: tensor.cpu() for name, tensor in kept.items()})
+        for start in range(0, len(said), size):
+            log_p = torch.log_softmax(said.logits_at(slice(start, start + size)).float(), dim=1)
+            top = log_p.topk(min(teacher.k, vocabulary), dim=1)
+            log_left = log_p.scatter(1, top.indices, -torch.inf).logsumexp(dim=1, keepdim=True)
+            kept = {"log_p": top.values, "token": top.indices.int(), "log_left": log_left}
+            log_q = _spread(**kept, vocabulary=vocabulary)
+            divergence += float(kl(log_p, log_q).sum())
+            distance += float((log_p.exp() - log_q.exp()).abs().sum()) / 2
+            answered.append({name: tensor.cpu() for name, tensor in kept.items()})
     tensors = {name: torch.cat([each[name] for each in answered]) for name in answered[0]}
     save_file(tensors, folder / ANSWERS)
     reads = len(tensors["log_p"])
