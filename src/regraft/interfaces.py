@@ -910,6 +910,10 @@ class Answers:
         """
         raise NotImplementedError
 
+    def who(self, batch: Batch) -> Any:
+        """Equal for batches that the same models are asked about."""
+        return None
+
     def after_step(self, student: PreTrainedModel, step: int) -> None:
         """Called after each optimizer step, for teachers that follow the student; `step` counts from 1."""
 

@@ -10,6 +10,7 @@ import pandas
 import pytest
 from combinations import base
 
+from regraft.cache import Cache
 from regraft.config.ranges import Incompatible
 from regraft.config.schema import RunConfig
 from regraft.distillation.losses.compare import Compare
@@ -157,6 +158,10 @@ def test_a_run_says_what_was_written(whole: RunConfig, changes: dict[str, Any], 
     recovery = replace(whole.recovery, lora=changes.get("lora"))
     for stage in recovered(replace(whole, recovery=recovery, **own), tmp_path / "run"):
         assert written in stage.details["written"]
+        # of an epoch: with data_free those that are written, and no question of the recovery
+        questions = len(whole.task.load(Cache(whole.runtime.cache)).recovery)
+        texts = {"DataFree": 6, "MoreQuestions": questions + 3}
+        assert stage.details["texts"] == texts.get(type(changes["batches"]).__name__, questions)
 
 
 def test_right_answers_that_a_teacher_is_shown_are_labels_in_the_record(whole: RunConfig, tmp_path: Path) -> None:

@@ -16,6 +16,8 @@ from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.cross_entropy import CrossEntropy
 from regraft.distillation.losses.kl import KL
 from regraft.distillation.teachers.answers import Live
+from regraft.distillation.teachers.dense import Dense
+from regraft.distillation.teachers.several import Several, _Together
 from regraft.interfaces import EncodedQuestion, LanguageModel
 from regraft.models.cost import Cost, Extent, Ledger, attended, counted
 from regraft.models.forward import forward
@@ -178,6 +180,33 @@ def test_what_was_spent_before_is_part_of_the_budget_and_too_little_is_refused()
     assert steps(5.5 * step, 0) == 5 and steps(5.5 * step, 2 * step) == 3
     with pytest.raises(ConfigError, match=r"recovery\.flops=.*must be at least"):
         steps(1.5 * step, step)
+
+
+def test_a_budget_counts_the_teachers_that_each_batch_asks() -> None:
+    """Of two tasks that come after each other, the second one with a larger teacher."""
+    sizes = {"a": 16, "b": 256}
+    live = {name: Live(tiny_model("olmo2", seed=1, intermediate_size=size)) for name, size in sizes.items()}
+    several = Several(teachers=dict.fromkeys(sizes, Dense()), weighting="by_task")
+    tasks = [
+        replace(question, id=f"{'ab'[number // 4]}:{question.id}") for number, question in enumerate(QUESTIONS[:8])
+    ]
+    training = Training(batch_size=4)
+
+    def made(steps: int) -> Questions:
+        found = replace(source(training, KL(), steps), encoded=tasks)
+        object.__setattr__(found, "order", [list(range(4 * (n % 2), 4 * (n % 2) + 4)) for n in range(steps)])
+        return found
+
+    student = LanguageModel(model=tiny_model("olmo2"), tokenizer=None)  # type: ignore[arg-type]
+    trainer = Trainer(student, made(4), KL(), training, 4, teacher=_Together(several, live))
+    trainer.run()
+    spent = [line["flops"] for line in trainer.lines]
+    for steps in (1, 2, 3):
+        for budget, found in ((spent[steps - 1], steps), (spent[steps] - 1, steps)):
+            limited = replace(training, flops=budget)
+            student = LanguageModel(model=tiny_model("olmo2"), tokenizer=None)  # type: ignore[arg-type]
+            answers = _Together(several, live)
+            assert affordable(student, limited, made, 2, teacher=answers, autocast=nullcontext, before=0) == found
 
 
 def test_one_thing_ends_a_training() -> None:

@@ -367,6 +367,12 @@ def test_texts_from_nothing_begin_with_words_of_their_own(student, teacher, cach
     literal = write([(teacher, 1.0)], source.encoded, tokens=4, temperature=1.0, seed=0, greedy=2)
     assert [text.choices for text in source.encoded] == [text.choices for text in literal]
     begun = language_model(begins=True)
+    for first, last in ((END, False), (None, True), (END, True)):
+        both = language_model(begins=True)
+        both.tokenizer.bos_token_id, both.tokenizer.ends = first, last
+        source = DataFree(number=2, tokens=2, greedy=0).source(context(cache, both, both, writer_key=[first, last]))
+        assert isinstance(source, Questions)
+        assert {text.context[:-1] for text in source.encoded} == {() if first is None else (END,)}
     source = DataFree(number=200, tokens=2, greedy=0).source(context(cache, begun, begun, writer_key="begun"))
     assert isinstance(source, Questions)
     # more texts than words: each word comes before any comes again

@@ -21,6 +21,8 @@ class Letters:
     """A tokenizer: each character is a token, and some begin every text with one of their own."""
 
     pad_token_id, eos_token_id, all_special_ids = 0, END, (0, 1, END)
+    ends = False
+    """Whether its token for the end is put behind each text."""
 
     def __init__(self, begins: bool = False) -> None:
         self.bos_token_id = 1 if begins else None
@@ -35,7 +37,8 @@ class Letters:
         if isinstance(texts, list):
             return {"input_ids": [self(text)["input_ids"] for text in texts]}
         begin = [] if self.bos_token_id is None else [self.bos_token_id]
-        return {"input_ids": begin + [3 + ord(character) % (VOCABULARY - 3) for character in texts]}
+        end = [END] if self.ends else []
+        return {"input_ids": begin + [3 + ord(character) % (VOCABULARY - 3) for character in texts] + end}
 
 
 def language_model(architecture: str = "olmo2", seed: int = 0, begins: bool = False, **shape: Any) -> LanguageModel:

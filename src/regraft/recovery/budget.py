@@ -1,8 +1,8 @@
 """How many optimizer steps a budget of tokens or FLOPs pays for.
 
 Known before the training begins, so that the course of the learning rate fits into it: the texts are packed in the
-order in which they will be read, until the budget is spent. The teacher is asked about the
-first text, to see which models it runs; the record says what was spent in the end.
+order in which they will be read, until the budget is spent. The teacher is asked about the first batch of each kind
+(`Answers.who`), to see which models it runs; the record says what was spent in the end.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Answers, BatchSource, LanguageModel
+from regraft.interfaces import Answers, Batch, BatchSource, LanguageModel
 from regraft.models.cost import Cost, Extent, Ledger, attended, counted
 from regraft.recovery.trained import restrict
 from regraft.recovery.training import Training
@@ -48,12 +48,19 @@ def affordable(
     """
     key, budget = training.budget
     spent = float(before) if key == "flops" else 0.0
-    cost, asked = student_cost(student, training), _Asked()
-    if key == "flops" and teacher is not None:
-        batch, _ = next(iter(source(1).step(0, student)))
-        with counted(asked), autocast():
-            teacher(move(batch.for_teacher or batch, student.model.device))
-        asked.reads = len(batch.read)
+    cost, kinds = student_cost(student, training), dict[Any, _Asked]()
+
+    def taught(batch: Batch) -> int:
+        """FLOPs of the teacher."""
+        if teacher is None:
+            return 0
+        kind = teacher.who(batch)
+        if kind not in kinds:
+            kinds[kind] = _Asked(reads=len(batch.read))
+            with counted(kinds[kind]), autocast():
+                teacher(move(batch, student.model.device))
+        return kinds[kind].again(Extent.of(batch))
+
     steps, known = 0, epoch
     while True:
         texts = source(known)
@@ -64,7 +71,7 @@ def affordable(
                     spent += extent.positions
                 else:
                     spent += cost.training(extent, recomputes=training.gradient_checkpointing)
-                    spent += asked.again(Extent.of(batch.for_teacher or batch))
+                    spent += taught(batch.for_teacher or batch)
             if spent > budget and number == 0:
                 raise ConfigError(
                     f"recovery.{key}={budget:g}: must be at least {spent:g}, what comes before the first step and the "
@@ -85,12 +92,15 @@ def student_cost(student: LanguageModel, training: Training) -> Cost:
 
 
 class _Asked(Ledger):
-    """What a teacher computes for one batch, from which follows what it computes for any."""
+    """What a teacher computes for one batch, from which follows what it computes for any of its kind.
 
-    reads = 1
+    Args:
+        reads: Positions that the batch reads.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, reads: int) -> None:
         super().__init__()
+        self.reads = reads
         self.costs: list[Cost] = []
         self.besides = 0
 

@@ -65,7 +65,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         details={
             "first_step": earlier,
             "steps": last - first,
-            "questions": len(teaching.questions),
+            "texts": teaching.texts,
             "examples": trainer.examples,
             "tokens": spent.tokens,
             "teacher_tokens": spent.teacher_tokens + teaching.before("tokens"),

@@ -109,9 +109,15 @@ class _Together(Answers):
         entropy = -torch.where(p > 0, p * log_p, 0.0).sum(dim=2)
         return torch.softmax(given.log() - self.teacher.sharpness * entropy, dim=0)
 
-    def _by_task(self, batch: Batch) -> ModelOutputs:
-        import torch
+    def who(self, batch: Batch) -> Any:
+        asked = self.answers
+        if self.teacher.weighting == "by_task":
+            tasks = set(self._tasks(batch))
+            asked = {name: answers for name, answers in self.answers.items() if name in tasks}
+        return tuple((name, answers.who(batch)) for name, answers in asked.items())
 
+    def _tasks(self, batch: Batch) -> list[str]:
+        """The task of each question."""
         names = list(self.answers)
         tasks = [task_of(name) for name in batch.ids]
         for task, question in zip(tasks, batch.ids, strict=True):
@@ -120,6 +126,12 @@ class _Together(Answers):
                     f"teacher.weighting=by_task: question {question} is of no task that a teacher is named after "
                     f"({', '.join(names)}). Name the teachers as the tasks of task=union."
                 )
+        return tasks
+
+    def _by_task(self, batch: Batch) -> ModelOutputs:
+        import torch
+
+        names, tasks = list(self.answers), self._tasks(batch)
         whose = torch.tensor([names.index(task) for task in tasks], device=batch.read.device)[batch.read_question]
         # who has no question here is not asked
         asked = sorted(set(map(names.index, tasks)))

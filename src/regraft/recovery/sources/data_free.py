@@ -4,7 +4,7 @@
 
 Their finding: a few likeliest tokens first make sense of the random start, and drawing after that makes texts differ;
 k is 3 to 5 there, spread evenly, and one number here. As in their code, nothing but what the tokenizer puts before
-every text comes before y_1.
+every text comes before y_1, also where that is the token that ends texts (OPT).
 """
 
 from __future__ import annotations
@@ -72,7 +72,9 @@ class DataFree(Batches):
 
         tokenizer = context.student.tokenizer
         before = tokenizer("")["input_ids"]
-        if before[-1:] == [tokenizer.eos_token_id]:
+        begins = tokenizer("a")["input_ids"][:1] == before
+        # one token for beginning and end does not show here which of them it is
+        if before[-1:] == [tokenizer.eos_token_id] and not begins:
             before = before[:-1]
         words = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
         draw = numpy.random.default_rng(context.seed)
