@@ -63,7 +63,7 @@ def _row(run: Run, variant: str) -> str:
     return ", ".join(filter(None, [*told, names.value("variant", variant)]))
 
 
-def _cell(by_loss: dict[str, list[float]]) -> str:
+def _cell(by_loss: Mapping[str, list[float]]) -> str:
     losses = sorted(by_loss, key=lambda loss: (loss != NOTHING, loss))
     return " / ".join(_mean(by_loss[loss]) for loss in losses)
 
