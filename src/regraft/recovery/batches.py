@@ -108,11 +108,12 @@ class Questions(BatchSource):
         Args:
             written: Tokens behind each question in place of its choices.
         """
-        behind = [
-            max(map(len, question.choices), default=0) if written is None else written for question in self.encoded
+        lengths = [
+            len(question.context) + (max(map(len, question.choices), default=0) if written is None else written)
+            for question in self.encoded
         ]
         # nothing reads the last token of a text
-        return max(len(question.context) + tokens for question, tokens in zip(self.encoded, behind, strict=True)) - 1
+        return max(lengths, default=1) - 1
 
     def packed(self, questions: Sequence[EncodedQuestion]) -> Batch:
         """A batch of these, as the loss reads them."""

@@ -151,7 +151,7 @@ class _TopK(_Kept):
     def __call__(self, batch: Batch) -> Spread:
         rows, device = self.rows(batch), batch.read.device
         kept = {name: tensor[rows].to(device) for name, tensor in self.tensors.items()}
-        return Spread(**kept, vocabulary=self.about["vocabulary"])
+        return Spread(kept["log_p"], kept["token"], kept["log_left"], self.about["vocabulary"])
 
 
 class Spread(ModelOutputs):
