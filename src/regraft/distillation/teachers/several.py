@@ -63,6 +63,10 @@ class Several(Teacher):
     def tasks(self) -> frozenset[str] | None:
         return frozenset(self.teachers) if self.weighting == "by_task" else None
 
+    @property
+    def starts_as_student(self) -> bool:
+        return all(teacher.starts_as_student for teacher in self.teachers.values())
+
     def members(self) -> Iterator[Teacher]:
         yield self
         for teacher in self.teachers.values():
