@@ -21,6 +21,8 @@ from regraft.run import run
 GROUPS = ("loss", "batches", "teacher")
 """What decides how accuracy is grafted back: each YAML of these groups is run, also one that was added yesterday."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
+    # KL alone would be at rest
+    "teacher=ema": ("loss=pseudo_label",),
     "teacher=other": (
         "model@teacher.model=tiny_olmo2",
         *(f"teacher.{override}" for override in MICRO if override.startswith("model.")),
