@@ -1,4 +1,4 @@
-"""Criterion x structure as one table, in markdown: `python docs/pruning/table.py multirun/pruning_methods`.
+"""Criterion x structure in markdown: `python docs/pruning/table.py multirun/pruning_methods`.
 
 A cell has the accuracy (%) without recovery and after it, means over seeds with half the width of their 95 % interval
 (t) where seeds differ.
@@ -10,7 +10,7 @@ import argparse
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis import names
@@ -19,6 +19,8 @@ from analysis.curves import measured
 from analysis.metrics import ACCURACY
 from analysis.statistics import t_interval
 
+Place = tuple[str, str, float]
+"""A line's name, the structure and the sparsity."""
 NOTHING = "none"
 """The loss of a run without recovery."""
 
@@ -28,21 +30,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("sweeps", type=Path, nargs="+")
     collection = collect(parser.parse_args(arguments).sweeps)
-    found: dict[tuple[str, str, float], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Place, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run, variant in zip(collection.runs, collection.run_table["variant"], strict=True):
         value = measured(run, run.last_evaluation, ACCURACY)
         if value is not None:
             place = _row(run, variant), run.choice("structure"), run.sparsity
             found[place][run.choice("loss")].append(100 * value)
-    # the baseline first
-    criteria = sorted({criterion for criterion, _, _ in found}, key=lambda name: (name != "random", name.lower()))
     columns = sorted({(structure, sparsity) for _, structure, sparsity in found})
+    by_structure = [[column for column in columns if column[0] == structure] for structure in dict(columns)]
+    # side by side where each has one sparsity
+    wide = len(by_structure) == len(columns)
+    tables = [_table(found, each) for each in ([columns] if wide else by_structure)]
+    sys.stdout.write("\n\n".join(tables) + "\n")
+
+
+def _table(found: Mapping[Place, Mapping[str, list[float]]], columns: Sequence[tuple[str, float]]) -> str:
+    # the baseline first
+    there = {criterion for criterion, structure, sparsity in found if (structure, sparsity) in columns}
+    criteria = sorted(there, key=lambda name: (name != "random", name.lower()))
     heads = [f"{names.value('structure', structure)}, {names.spaced(sparsity)}" for structure, sparsity in columns]
     lines = ["| " + " | ".join(["criterion", *heads]) + " |", "| --- |" + " ---: |" * len(heads)]
     for criterion in criteria:
         cells = [_cell(found.get((criterion, *column), {})) for column in columns]
         lines.append("| " + " | ".join([criterion, *cells]) + " |")
-    sys.stdout.write("\n".join(lines) + "\n")
+    return "\n".join(lines)
 
 
 def _row(run: Run, variant: str) -> str:
@@ -52,7 +63,7 @@ def _row(run: Run, variant: str) -> str:
     return ", ".join(filter(None, [*told, names.value("variant", variant)]))
 
 
-def _cell(by_loss: dict[str, list[float]]) -> str:
+def _cell(by_loss: Mapping[str, list[float]]) -> str:
     losses = sorted(by_loss, key=lambda loss: (loss != NOTHING, loss))
     return " / ".join(_mean(by_loss[loss]) for loss in losses)
 

@@ -23,6 +23,8 @@ GROUPS = ("loss", "batches", "teacher")
 NEEDED: Mapping[str, tuple[str, ...]] = {
     # KL alone would be at rest
     "teacher=ema": ("loss=pseudo_label",),
+    "loss=minillm": ("batches=minillm",),
+    "teacher=several": ("+teacher@teacher.teachers.a=dense", "+teacher@teacher.teachers.b=previous"),
     "teacher=other": (
         "model@teacher.model=tiny_olmo2",
         *(f"teacher.{override}" for override in MICRO if override.startswith("model.")),
