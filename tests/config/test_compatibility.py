@@ -198,6 +198,7 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["teacher=ema"], "loss=KL is at rest where the student says what teacher=Ema says"),
         (["teacher=ema", "loss=ce_kl", "loss.weights.ce=0"], "loss=WeightedSum is at rest where the student says"),
         ([*SEVERAL[:1], "+teacher@teacher.teachers.a=ema"], "loss=KL is at rest where the student says"),
+        ([*SEVERAL, "+teacher@teacher.teachers.b=ema", "+teacher.weights.a=0"], "loss=KL is at rest where the student"),
         (
             ["loss=rkd", "recovery.batch_size=4", "recovery.accumulation=4"],
             "batch_size=4 recovery.accumulation=4: a forward pass must have at least 3 questions with loss=Relational",
@@ -220,7 +221,10 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             ["pruner/criterion=grasp", "+loss@pruner.criterion.loss=attention_maps"],
             "pruner.criterion.loss=AttentionMaps asks for attentions",
         ),
-        (["loss=rkd", "loss.reads=choices", "batches=on_policy"], "loss=Relational looks at questions alone, and batches=OnPolicy write"),
+        (
+            ["loss=rkd", "loss.reads=choices", "batches=on_policy"],
+            "loss=Relational looks at questions alone, and batches=OnPolicy write",
+        ),
         (["teacher=cached", "teacher.keep=top_k", "loss=kl_hints"], "teacher=Cached gives no hidden_states"),
     ],
 )

@@ -65,7 +65,8 @@ class Several(Teacher):
 
     @property
     def starts_as_student(self) -> bool:
-        return all(teacher.starts_as_student for teacher in self.teachers.values())
+        weighing = [teacher for name, teacher in self.teachers.items() if self.weights.get(name, 1.0) > 0]
+        return all(teacher.starts_as_student for teacher in weighing)
 
     def members(self) -> Iterator[Teacher]:
         yield self
