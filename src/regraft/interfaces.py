@@ -143,6 +143,8 @@ class LanguageModel:
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """Name of a parameter -> bool of its shape, True where a weight is kept: what sparsity within matrices removed. The
     weights that are gone are zero, and whoever changes weights keeps them so."""
+    prompt: str = ""
+    """What stands before every question that this model is asked. No checkpoint holds it."""
 
     @property
     def vocabulary(self) -> int:

@@ -35,7 +35,7 @@ from regraft.records import (
 )
 from regraft.recovery.processes import Processes
 from regraft.secrets import redact
-from regraft.stages import evaluate, initialise, load, prepare, prune, recover, rewind
+from regraft.stages import evaluate, initialise, instruct, load, prepare, prune, recover, rewind
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import WARNINGS, Outcome
 from regraft.stages.plan import PlannedStage, plan, questions_key, run_id
@@ -57,9 +57,10 @@ STAGES = {
     "prune": prune.run,
     "rewind": rewind.run,
     "recover": recover.run,
+    "instruct": instruct.run,
     "evaluate": evaluate.run,
 }
-CHANGES = ("initialise", "prune", "rewind", "recover")
+CHANGES = ("initialise", "prune", "rewind", "recover", "instruct")
 """Stages that change a model."""
 
 

@@ -46,6 +46,7 @@ CHANNEL_BY_CHANNEL = {"hints", "kl_hints", "distilbert"}
 """Losses that compare the hidden states of student and teacher."""
 DRAWS_ANEW = {"from_scratch", "generations", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
 """Pipelines in which weights are drawn that nothing but the recovery trains."""
+TRAINS_NOTHING = {"prompt_distillation"}
 OWN_BATCHES = {"minillm": "minillm"}
 """Loss -> the batches without which it is refused."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
@@ -179,6 +180,7 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
         (["loss=minillm"], "with alpha=0.2 it must be given texts that are all drawn at temperature 1"),
         (["batches=on_policy", "loss=ce"], "batches=OnPolicy hold no right answers, which loss=CrossEntropy needs"),
+        (["pipeline=prompt_distillation"], "Choose loss=none"),
         (["recovery=small_model_lora", "pipeline=generations"], "adapters leave them as they are drawn"),
         (["teacher=ema", "loss=ce_kl", "recovery=small_model_lora"], "teacher=Ema averages the student's weights, and"),
         (["teacher=ema", "loss=ce_kl", "runtime.shard=true"], "shard=true: must be false with teacher=Ema"),
@@ -234,14 +236,19 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
     assert reason in str(refused.value)
 
 
-def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
+def test_what_a_pipeline_needs_trained_is_trained_and_nothing_else(
+    parts: dict[str, dict[str, Any]], whole: RunConfig
+) -> None:
     pipelines, batches = components("pipeline"), components("batches")
-    assert set(pipelines) > DRAWS_ANEW
+    assert set(pipelines) > DRAWS_ANEW | TRAINS_NOTHING
     for pipeline, loss in itertools.product(pipelines, choices("loss")):
         together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
         together["batches"] = batches[OWN_BATCHES.get(loss, "questions")]
         if loss == "none" and pipeline in DRAWS_ANEW:
             with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
+                put_together(whole, together)
+        elif loss != "none" and pipeline in TRAINS_NOTHING:
+            with pytest.raises(Incompatible, match=r"trains, and the pipeline has no recover.*Choose loss=none"):
                 put_together(whole, together)
         else:
             put_together(whole, together)

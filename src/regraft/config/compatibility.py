@@ -35,6 +35,7 @@ def check(config: RunConfig) -> None:
         _check_pruner(pruner, config)
     _check_budget(config)
     _check_training(config)
+    _check_instructing(config)
     _check_memory(config)
     _check_spending(config)
     _check_export(config)
@@ -424,6 +425,16 @@ def _check_training(config: RunConfig) -> None:
     if config.runtime.shard:
         raise ConfigError(
             f"runtime.shard=true: must be false with schedule={type(schedule).__name__}, which ranks whole matrices."
+        )
+
+
+def _check_instructing(config: RunConfig) -> None:
+    """Nobody takes a run that only looks for a prompt for one that trained."""
+    pipeline, loss = config.pipeline, config.loss
+    if "instruct" in pipeline.after and "recover" not in (*pipeline.repeat, *pipeline.after) and loss.trains:
+        raise ConfigError(
+            f"loss={type(loss).__name__} trains, and the pipeline has no recover: it looks for a prompt. Choose "
+            "loss=none, or pipeline.repeat=[prune,evaluate,recover,evaluate] to do both."
         )
 
 

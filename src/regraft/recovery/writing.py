@@ -38,6 +38,7 @@ def write(
     temperature: float,
     seed: Any = None,
     greedy: int = 0,
+    key: str = "batches.tokens",
 ) -> list[EncodedQuestion]:
     """The questions, each with what was written behind it as its one choice, and no answer.
 
@@ -48,6 +49,7 @@ def write(
         temperature: T; 0 takes the likeliest token always.
         seed: Plain data, for a temperature above 0.
         greedy: First tokens that are the likeliest ones, whatever the temperature.
+        key: Of the config, that says `tokens`.
 
     Raises:
         ConfigError: A question with its text is longer than a model takes.
@@ -57,7 +59,7 @@ def write(
         longest = max(questions, key=lambda question: len(question.context))
         if limit is not None and len(longest.context) + tokens > limit:
             raise ConfigError(
-                f"batches.tokens={tokens}: must be at most {limit - len(longest.context)} with question {longest.id}, "
+                f"{key}={tokens}: must be at most {limit - len(longest.context)} with question {longest.id}, "
                 f"of {len(longest.context)} tokens, and a model that takes {limit}. Lower it."
             )
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].context))

@@ -11,11 +11,9 @@ import torch
 from regraft.interfaces import (
     AfterStep,
     Answers,
-    AnyQuestion,
     Batch,
     Calibration,
     EncodedQuestion,
-    LabelledQuestion,
     LanguageModel,
     Loss,
     LossNeed,
@@ -133,11 +131,7 @@ class Questions(Calibration):
 
     @cached_property
     def _without(self) -> list[EncodedQuestion]:
-        questions: list[AnyQuestion] = [
-            question.unlabelled if isinstance(question, LabelledQuestion) else question
-            for question in self.context.splits.recovery
-        ]
-        return self.context.encode(self._tokens, questions)
+        return self.context.encode(self._tokens, self.context.unlabelled("recovery"))
 
 
 class _Dense(Answers):
