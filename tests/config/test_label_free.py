@@ -21,6 +21,8 @@ from regraft.run import run
 GROUPS = ("loss", "batches", "teacher")
 """What decides how accuracy is grafted back: each YAML of these groups is run, also one that was added yesterday."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
+    # KL alone would be at rest
+    "teacher=ema": ("loss=pseudo_label",),
     "loss=minillm": ("batches=minillm",),
     "teacher=several": ("+teacher@teacher.teachers.a=dense", "+teacher@teacher.teachers.b=previous"),
     "teacher=other": (

@@ -63,7 +63,7 @@ class Questions(Calibration):
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
         known = self._known
-        taught = _Dense(self, loss.needs)(batch).within(known) if "teacher_logits" in loss.needs else None
+        taught = _Dense(self, loss.asks_teacher)(batch).within(known) if "teacher_logits" in loss.needs else None
         return loss(batch, self._said(model, batch, loss.needs).within(known), taught)
 
     def _said(self, model: LanguageModel, batch: Batch, needs: frozenset[LossNeed] = frozenset()) -> ModelOutputs:
@@ -103,7 +103,7 @@ class Questions(Calibration):
             loss,
             training,
             steps,
-            teacher=_Dense(self, loss.needs) if "teacher_logits" in loss.needs else None,
+            teacher=_Dense(self, loss.asks_teacher) if "teacher_logits" in loss.needs else None,
             seed=config.seed,
             vocabulary=model.vocabulary,
             terms=terms,
