@@ -15,7 +15,7 @@ layers and a bytes an activation:
     teacher     b Q              b = 4 float32, 2 bfloat16; cached: its head b V h alone, and b r h of every text
     activations a n (L k + h)    k numbers that a position keeps of a layer; with checkpointing L h + k
     casts       2 P              under autocast to bfloat16, from the forward to the backward pass
-    head        24 c V + 4 V h   c = 2^23 / V positions a chunk, 6 copies; the head's gradient, if it is trained
+    head        24 c V + 4 V h   c = 2^22 / V positions a chunk, 6 copies; the head's gradient, if it is trained
 
 Student, teacher, moments and casts are held throughout. Activations and head are at their most when the loss is
 computed, before which the gradients were dropped, and are gone when the last gradient is there: of the two the greater
@@ -36,8 +36,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from regraft.models.likelihood import CHUNK
+
 GIGABYTE = 10**9
-CHUNK = 2**23
 COPIES = 6
 """Of a chunk of logits: the student's, in float32, both log-softmaxes, their difference, the gradient twice."""
 
