@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 
 from analysis import names
-from analysis.collect import RUN_COLUMNS, AnalysisError, Collection, Run
+from analysis.collect import EXPLAINED, RUN_COLUMNS, AnalysisError, Collection, Run
 from analysis.metrics import ACCURACY, KNOWN, Metric
 from analysis.statistics import stratified_t_interval, wilson
 from regraft.records import Row, StageRecord
@@ -199,7 +199,8 @@ def points(
         )
     numbers = pandas.DataFrame(rows).astype({"dense": float, "dense_x": float, "x": float, "n": "Int64"})
     table = pandas.concat([about.iloc[numbers["run"]].reset_index(drop=True), numbers], axis=1)
-    keys = [column for column in dict.fromkeys([*asked, where.swept]) if column not in RUN_COLUMNS]
+    known = RUN_COLUMNS.keys() - EXPLAINED.keys()
+    keys = [column for column in dict.fromkeys([*asked, where.swept]) if column not in known]
     _refuse_doubles(collection, table, keys)
 
     told = {*pool, where.swept, *EXPLAINS.get(where.name, ())}
@@ -358,7 +359,7 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
 
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
-    same = [*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]
+    same = list(dict.fromkeys([*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]))
     # whatever the bound, nothing is removed at sparsity 0: that is one model and one point
     found = table[(table["sparsity"] > 0) | ~table.duplicated([*same, "work"])]
     twice = found[found.duplicated(same, keep=False)]

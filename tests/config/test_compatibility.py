@@ -183,15 +183,15 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["teacher=ema", "teacher.start=dense"], "of whose shapes the student has lost mlp_neurons"),
         ([*SEVERAL, "+teacher@teacher.teachers.b=ema", "runtime.shard=true"], "must be false with teacher=Ema"),
         ([*SEVERAL, "teacher.weighting=by_task"], "answers by task (a), and the tasks are others: task=facts is one"),
-        (["+recovery.frozen=[embeddings]", "pipeline=from_scratch"], "they would stay as they are drawn"),
-        (["+recovery.frozen=[head]", "recovery=small_model_lora"], "must be [] with recovery.lora"),
-        (["+recovery.optimizer=adamw_8bit", "runtime.shard=true"], "recovery.optimizer=adamw_8bit, which works on"),
-        (["+recovery.gradient_checkpointing=true", "runtime.shard=true"], "which works on whole tensors"),
+        (["recovery.frozen=[embeddings]", "pipeline=from_scratch"], "they would stay as they are drawn"),
+        (["recovery.frozen=[head]", "recovery=small_model_lora"], "must be [] with recovery.lora"),
+        (["recovery.optimizer=adamw_8bit", "runtime.shard=true"], "recovery.optimizer=adamw_8bit, which works on"),
+        (["recovery.gradient_checkpointing=true", "runtime.shard=true"], "which works on whole tensors"),
         (
-            ["+recovery.tokens=99", "recovery.steps=null", "schedule=rounds"],
+            ["recovery.tokens=99", "recovery.steps=null", "schedule=rounds"],
             "recovery.tokens=99: must be null with a run",
         ),
-        (["+recovery.flops=1e9", "recovery.steps=null", "pipeline=lottery_ticket"], "recovers more than once"),
+        (["recovery.flops=1e9", "recovery.steps=null", "pipeline=lottery_ticket"], "recovers more than once"),
     ],
 )
 def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: list[str], reason: str) -> None:
