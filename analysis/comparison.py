@@ -190,6 +190,12 @@ class Comparison:
             told.append(names.p_value(self.adjusted) + by + (f" after Holm over {number} {what}" if number > 1 else ""))
         if self.grade.name != "not controlled":
             told.append(self.grade.name.replace("-", " "))
+        if self.grade.steps:
+            a, b = (
+                f"{side} {names.span(steps)}"
+                for side, steps in zip(self.sides, zip(*self.grade.steps, strict=True), strict=True)
+            )
+            told.append(f"one budget gave {a} and {b} steps of the same batches")
         told += [f"different {name}" for name in self.grade.surroundings]
         return ", ".join(told)
 
@@ -509,6 +515,7 @@ def _measured(
             weakest.name,
             tuple(dict.fromkeys(name for each in grades for name in each.differing)),
             tuple(dict.fromkeys(name for each in grades for name in each.surroundings)),
+            tuple(steps for each in grades for steps in each.steps) if weakest.name != "not controlled" else (),
         ),
         questions=len(table),
         seeds=len({mine.seed for mine, _ in pairs}),

@@ -7,6 +7,9 @@ fingerprints of what the runs had in hand:
 * `same-rule`: the same procedure, but it removed other units: its scores depend on the recovery before, as in iterative
   pruning, or the factor is the pruning itself.
 * `not controlled`: more differs, and nothing is said about the factor.
+
+What a step costs may depend on the factor. So where one budget of tokens or FLOPs ended both recoveries, their numbers
+of steps may differ; the shorter must then be the beginning of the longer, and the grade says how many steps there were.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from analysis.collect import CHOICES, fingerprints, settings, under
-from regraft.records import Record
+from regraft.records import BATCHES_BY_STEP, Record
 
 GradeName = Literal["same-units", "same-rule", "not controlled"]
 ORDER: tuple[GradeName, ...] = ("same-units", "same-rule", "not controlled")
@@ -30,6 +33,8 @@ MOVES = {
     "recovery": ("batches",),
     "recovery.epochs": ("batches",),
     "recovery.steps": ("batches",),
+    "recovery.tokens": ("batches",),
+    "recovery.flops": ("batches",),
     "recovery.batch_size": ("batches",),
     "recovery.accumulation": ("batches",),
     "schedule": ("batches",),
@@ -38,6 +43,8 @@ MOVES = {
     "sparsity": ("batches",),
 }
 """Key of a factor -> fingerprints that it decides, so that they may differ with it."""
+BUDGETS = ("recovery.tokens", "recovery.flops")
+"""Keys of what may end a recovery in place of a number of steps."""
 WHOLE = ("model", "preparation", "task", "schedule", "batches", "pipeline")
 """Keys that stand for all below them, where `MOVES` does not say otherwise."""
 
@@ -51,6 +58,8 @@ class Grade:
     """What differs besides the factor."""
     surroundings: tuple[str, ...] = ()
     """What was different around the runs: code version, libraries, device. It should not matter, and is told."""
+    steps: tuple[tuple[int, int], ...] = ()
+    """Recovery steps of both sides of each pair to which one budget gave more of the same batches on one side."""
 
 
 def grade(a: Record, b: Record, factor: str, tuned: Sequence[str] = ()) -> Grade:
@@ -64,12 +73,13 @@ def grade(a: Record, b: Record, factor: str, tuned: Sequence[str] = ()) -> Grade
 
     Returns:
         `same-units` if the configs differ in nothing else, the same weights entered pruning, the same units went at
-        each prune stage and each recover stage saw the same batches (with `loss=none` there are none);
-        `same-rule` if only the units differ; else `not controlled`. What a record should tell and does not counts as
-        different.
+        each prune stage and each recover stage saw the same batches (with `loss=none` there are none; within one budget
+        one side may have read on); `same-rule` if only the units differ; else `not controlled`. What a record should
+        tell and does not counts as different.
     """
     key = config_key(factor)
     mine, theirs = settings(a), settings(b)
+    steps: tuple[tuple[int, int], ...] = ()
     differing = [
         name
         for name in sorted(mine.keys() | theirs.keys())
@@ -83,14 +93,16 @@ def grade(a: Record, b: Record, factor: str, tuned: Sequence[str] = ()) -> Grade
     if any(_trained(each) and not seen for each, seen in zip((a, b), batches, strict=True)):
         differing.append("the recovery batches (they are not recorded)")
     elif "batches" not in moved and all(batches) and batches[0] != batches[1]:
-        differing.append("the recovery batches")
+        steps = _paid_for(a, b) if any(mine.get(each) == theirs.get(each) is not None for each in BUDGETS) else ()
+        if not steps:
+            differing.append("the recovery batches")
     units = fingerprints(a, "prune", "units"), fingerprints(b, "prune", "units")
     if not all(units):
         differing.append("the units removed (they are not recorded)")
     surroundings = tuple(name for name, told in SURROUNDINGS.items() if told(a.environment) != told(b.environment))
     if differing:
         return Grade("not controlled", tuple(differing), surroundings)
-    return Grade("same-units" if units[0] == units[1] else "same-rule", (), surroundings)
+    return Grade("same-units" if units[0] == units[1] else "same-rule", (), surroundings, steps)
 
 
 SURROUNDINGS: dict[str, Callable[[Mapping[str, Any]], object]] = {
@@ -99,6 +111,16 @@ SURROUNDINGS: dict[str, Callable[[Mapping[str, Any]], object]] = {
     "device": lambda environment: environment.get("device"),
 }
 """What is told of the surroundings -> how an environment tells it."""
+
+
+def _paid_for(a: Record, b: Record) -> tuple[tuple[int, int], ...]:
+    """Recovery steps of both, if one of them read the first batches of the other; else nothing."""
+    mine, theirs = (
+        [each for stage in record.stages if stage.stage == "recover" for each in stage.details.get(BATCHES_BY_STEP, ())]
+        for record in (a, b)
+    )
+    both = min(len(mine), len(theirs))
+    return ((len(mine), len(theirs)),) if both and mine[both - 1] == theirs[both - 1] else ()
 
 
 def _trained(record: Record) -> bool:

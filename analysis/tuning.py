@@ -74,7 +74,9 @@ class Arm:
     condition: Mapping[str, Any]
     """Column of `ARM` -> value."""
     rates: tuple[float, ...]
-    """The grid, from low to high."""
+    """Those that could be chosen, from low to high."""
+    left_out: tuple[float, ...]
+    """Those that lack a seed."""
     labelled: Choice
     label_free: Choice | None
     """None where the loss reads labels anyway."""
@@ -106,10 +108,17 @@ class Arm:
                 if choice.rate == rate:
                     found.append(
                         f"{self.name}: {rate:g}, chosen {how}, is the {end} of {len(self.rates)} learning rates; a "
-                        f"better one may lie beyond. Widen the grid: {RATE}=...,"
-                        f"{rate / 3 if end == 'lowest' else rate * 3:.1g}."
+                        f"better one may lie beyond. {self._beyond(rate, end == 'highest')}"
                     )
         return found
+
+    def _beyond(self, rate: float, higher: bool) -> str:
+        """What to run where `rate` is the end of the grid."""
+        left_out = sorted((each for each in self.left_out if (each > rate) == higher), reverse=not higher)
+        if left_out:
+            between = math.sqrt(rate * left_out[0])
+            return f"{left_out[0]:g} was left out: run its missing seeds, or {RATE}={between:.1g}."
+        return f"Widen the grid: {RATE}=...,{rate * 3 if higher else rate / 3:.1g}."
 
     @property
     def name(self) -> str:
@@ -264,7 +273,7 @@ def _arm(condition: dict[str, Any], runs: Sequence[Run]) -> tuple[Arm | None, li
     by_rate: dict[float, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
         by_rate.setdefault(float(run.settings[RATE]), []).append(run)
-    rates = tuple(sorted(by_rate))
+    rates = sorted(by_rate)
     seeds = {run.seed for run in runs}
     gaps = []
     for rate in rates:
@@ -276,7 +285,9 @@ def _arm(condition: dict[str, Any], runs: Sequence[Run]) -> tuple[Arm | None, li
     if labelled is None:
         return None, [*gaps, f"{runs[0].folder}: was asked no selection questions, left out"]
     label_free = _chosen(by_rate, KL) if all(run.label_free for run in runs) else None
-    return Arm(condition=condition, rates=rates, labelled=labelled, label_free=label_free), gaps
+    usable = tuple(sorted(by_rate))
+    left_out = tuple(rate for rate in rates if rate not in by_rate)
+    return Arm(condition=condition, rates=usable, left_out=left_out, labelled=labelled, label_free=label_free), gaps
 
 
 def _chosen(by_rate: Mapping[float, Sequence[Run]], metric: Metric) -> Choice | None:

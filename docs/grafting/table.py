@@ -1,7 +1,8 @@
-"""Losses x sparsities as one table, in markdown: `python docs/grafting/table.py multirun/grafting_methods`.
+"""Losses or regimes x sparsities as one table, in markdown: `python docs/grafting/table.py multirun/grafting_methods`.
 
-A cell has the mean accuracy (%) over seeds and its difference from cross-entropy on labels (points) with the 95 %
-interval, paired by question and seed. Bold: p < 0.05 after Holm over all differences of the table.
+A cell has the mean accuracy (%) over seeds and its difference (points) with the 95 % interval, paired by question and
+seed: from cross-entropy on labels, or, where no run has that, from the same loss on the recovery questions. Bold:
+p < 0.05 after Holm over all differences of the table.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from analysis.curves import FACETS, LINES, differ, measured
 from analysis.metrics import ACCURACY
 from analysis.statistics import LEVEL, holm
 
-REFERENCE = "ce"
+REFERENCES = {"loss": "ce", "batch_source": "questions"}
+"""Column -> its value in the lines from which others are subtracted, by the first of these that some run has."""
 METHOD = ("loss", "teacher", "batch_source", "variant")
 """Columns that make a method of recovery."""
 PANEL = tuple(column for column in (*FACETS, *LINES) if column not in METHOD)
@@ -41,13 +43,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for run, condition in zip(collection.runs, table.to_dict("records"), strict=True):
         line = tuple(tuple(str(condition[column]) for column in columns) for columns in (PANEL, METHOD))
         cells[(line[0], line[1]), run.sparsity][run.seed] = run
-    found = {place: _difference(runs, _reference(cells, *place)) for place, runs in cells.items()}
+    present = set(table["loss"])
+    column = "loss" if REFERENCES["loss"] in present else "batch_source"
+    found = {place: _difference(runs, _reference(cells, *place, column)) for place, runs in cells.items()}
     tested = {place: interval.p for place, (_, interval) in found.items() if interval}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     sparsities = sorted({sparsity for _, sparsity in cells})
     panels = [column for column in PANEL if column == "criterion" or differ(table, column)]
     methods = [column for column in METHOD if column == "loss" or differ(table, column)]
-    heads = [*panels, *methods, *map(names.spaced, sparsities)]
+    columns = [names.COLUMNS.get(each, each) for each in (*panels, *methods)]
+    heads = [*columns, *map(names.spaced, sparsities)]
     lines = [
         "| " + " | ".join(heads) + " |",
         "| " + " | ".join(["---"] * (len(heads) - len(sparsities)) + ["---:"] * len(sparsities)) + " |",
@@ -63,15 +68,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.stdout.write("\n".join(lines) + "\n")
 
 
-def _reference(cells: Mapping[tuple[Line, float], dict[int, Run]], line: Line, sparsity: float) -> dict[int, Run]:
-    """The runs with labels that a line is subtracted from: those of its panel, where there is one such line."""
+def _reference(
+    cells: Mapping[tuple[Line, float], dict[int, Run]], line: Line, sparsity: float, column: str
+) -> dict[int, Run]:
+    """The runs that are subtracted from a line: of its panel those that `REFERENCES` names, of one method.
+
+    Where batches are compared, they have the line's loss and teacher.
+    """
     panel, method = line
-    if method[0] == REFERENCE:
+    reference, place = REFERENCES[column], METHOD.index(column)
+    if method[place] == reference:
         return {}
-    there = [runs for ((its, of), at), runs in cells.items() if (its, of[0], at) == (panel, REFERENCE, sparsity)]
+    there = [
+        runs
+        for ((its, of), at), runs in cells.items()
+        if (its, at, of[place]) == (panel, sparsity, reference) and (column == "loss" or of[:place] == method[:place])
+    ]
     if len(there) > 1:
         raise AnalysisError(
-            f"{REFERENCE} was run in {len(there)} ways at sparsity {sparsity:g}, so it is not known what to subtract. "
+            f"{reference} was run in {len(there)} ways at sparsity {sparsity:g}, so it is not known what to subtract. "
             "Give sweeps in which it was run in one."
         )
     return there[0] if there else {}

@@ -1001,6 +1001,13 @@ class BatchSource(ABC):
     def fingerprint(self) -> str:
         """Digest of what is read in which order. The same for every loss."""
 
+    def fingerprints(self) -> list[str]:
+        """After each step a digest of what was read up to there; of what is not known before, none.
+
+        By the last digest of the shorter of two trainings one sees whether the longer began with the same batches.
+        """
+        return []
+
     def each(self) -> Iterator[Batch]:
         """Every text once, in batches that the hyper-parameters of training do not move.
 

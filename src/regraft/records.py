@@ -36,6 +36,7 @@ PREDICTIONS = "predictions.parquet"
 TRAINING = "training.parquet"
 SCORES = "scores.parquet"
 QUESTIONS = "questions"
+BATCHES_BY_STEP = "batches_by_step"
 MANIFEST = "manifest.json"
 CLAIM = ".claim"
 BEGUN = ".begun"
@@ -136,7 +137,8 @@ class StageRecord:
     details: dict[str, Any] = field(default_factory=dict)
     """Plain data: steps, removed units by layer, and the like. A recover stage's cost is in `examples`, `tokens` (that
     the student read), `teacher_tokens` (that were read without learning), `flops` (all, what was asked and written
-    before included) and `teacher_flops` (those of them that were not the student's)."""
+    before included) and `teacher_flops` (those of them that were not the student's). One that a budget ended has in
+    `batches_by_step` a digest of its batches up to each step."""
 
 
 @dataclass(frozen=True, kw_only=True)

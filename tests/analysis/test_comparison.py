@@ -12,7 +12,7 @@ from analysis.collect import AnalysisError, collect
 from analysis.comparison import as_table, compare, loss_pairs, told_needed, told_views
 from analysis.crossed import estimate
 from analysis.grades import Grade, grade
-from regraft.records import PREDICTIONS, Record
+from regraft.records import BATCHES_BY_STEP, PREDICTIONS, Record
 
 
 def test_a_one_shot_pair_is_same_units() -> None:
@@ -86,6 +86,7 @@ def test_fingerprints_count_where_configs_agree() -> None:
         ("recovery", {"batches"}),
         ("recovery.epochs", {"batches"}),
         ("recovery.steps", {"batches"}),
+        ("recovery.flops", {"batches"}),
         ("recovery.batch_size", {"batches"}),
         ("recovery.accumulation", {"batches"}),
         ("recovery.learning_rate", set()),
@@ -104,6 +105,51 @@ def test_a_factor_may_move_what_it_decides_and_nothing_else(factor: str, may_mov
     others = {"batches": _with(a, 3, batches="x"), "model_in": _with(a, 2, model_in="x")}
     moved = {name for name, other in others.items() if grade(a, other, factor).name == "same-units"}
     assert moved == may_move
+
+
+def within(made: Record, steps: int, *, first: str = "", **budget: float) -> Record:
+    """The run with a recovery that a budget ended after so many steps; each of them has a digest."""
+    by_step = [f"{first}{number}" for number in range(steps)]
+    stages = list(made.stages)
+    stages[3] = replace(stages[3], details=stages[3].details | {BATCHES_BY_STEP: by_step})
+    other = _with(replace(made, stages=stages), 3, batches=f"{first}{steps}")
+    return replace(other, config=made.config | {"recovery": made.config["recovery"] | budget})
+
+
+def test_one_budget_may_give_one_side_more_of_the_same_batches() -> None:
+    kl, ce = sweeps.record(loss="kl"), sweeps.record(loss="ce")
+    one = {"flops": 2e11}
+    assert grade(within(kl, 90, **one), within(ce, 238, **one), "loss") == Grade("same-units", steps=((90, 238),))
+    assert grade(within(kl, 90, **one), within(ce, 90, **one), "loss") == Grade("same-units")
+    other_batches = Grade("not controlled", ("the recovery batches",))
+    assert grade(within(kl, 90, **one), within(ce, 238, first="x", **one), "loss") == other_batches
+    assert grade(within(kl, 90), within(ce, 238), "loss") == other_batches, "nothing says that it costs as much"
+    assert grade(within(kl, 90, **one), _with(within(ce, 90, **one), 3, batches="x"), "loss").steps == ((90, 90),)
+    assert "recovery.flops" in grade(within(kl, 90, **one), within(ce, 238, flops=3e11), "loss").differing
+
+
+def test_records_from_before_say_no_step_so_that_other_batches_are_not_controlled() -> None:
+    def of_before(made: Record) -> Record:
+        stages = [
+            replace(stage, details={key: value for key, value in stage.details.items() if key != BATCHES_BY_STEP})
+            for stage in made.stages
+        ]
+        return replace(made, stages=stages)
+
+    kl, ce = within(sweeps.record(loss="kl"), 90, tokens=5e4), within(sweeps.record(loss="ce"), 115, tokens=5e4)
+    for pair in ((of_before(kl), ce), (kl, of_before(ce)), (of_before(kl), of_before(ce))):
+        assert grade(*pair, "loss") == Grade("not controlled", ("the recovery batches",))
+
+
+def test_the_verdict_says_how_many_steps_one_budget_gave(tmp_path: Path) -> None:
+    for seed, steps in ((0, 238), (1, 240)):
+        for loss, taken in (("kl", 90), ("ce", steps)):
+            made = within(sweeps.record(loss=loss, seed=seed), taken, first=f"{seed}/", flops=2e11)
+            right = np.random.default_rng([seed, ord(loss[0])]).random(200) < 0.5
+            sweeps.save(replace(made, run_id=f"{loss}{seed}"), tmp_path, right)
+    (found,), _ = compare(collect([tmp_path]), "loss", "kl", "ce")
+    assert found.grade == Grade("same-units", steps=((90, 238), (90, 240)))
+    assert "same units, one budget gave KL 90 and CE 238 to 240 steps of the same batches" in found.verdict
 
 
 def _without(made: Record, stage: int, name: str) -> Record:

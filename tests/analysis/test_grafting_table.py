@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sweeps
 
+from analysis import names
 from analysis.collect import AnalysisError
 from analysis.crossed import estimate
 
@@ -70,3 +72,43 @@ def test_settings_of_a_loss_have_lines_and_labels_in_two_ways_are_refused(
         sweeps.save(sweeps.record(loss="ce", seed=seed, loss_settings={"smoothing": 0.1}), tmp_path)
     with pytest.raises(AnalysisError, match="ce was run in 2 ways at sparsity 0.5"):
         printed([str(tmp_path)])
+
+
+REGIMES = {"questions": 0.6, "teacher_written": 0.9, "data_free": 0.3}
+
+
+def read(batches: str, loss: str, seed: int) -> np.ndarray:
+    accuracy = REGIMES[batches] + 0.05 * (loss == "jsd")
+    return np.random.default_rng([seed, *map(ord, batches + loss)]).random(300) < accuracy
+
+
+@pytest.mark.parametrize("losses", [("kl",), ("kl", "jsd")])
+def test_each_regime_beside_the_same_loss_on_the_questions(
+    tmp_path: Path, printed: Callable[[list[str]], None], capsys: pytest.CaptureFixture[str], losses: tuple[str, ...]
+) -> None:
+    for batches in REGIMES:
+        for loss in losses:
+            for seed in SEEDS:
+                made = sweeps.record(loss=loss, sparsity=0.8, seed=seed, questions=300)
+                told = replace(made, run_id=f"{batches}{loss}{seed}", choices=made.choices | {"batches": batches})
+                told.config["batches"] = {"_target_": batches}
+                sweeps.save(told, tmp_path, right=read(batches, loss, seed))
+    printed([str(tmp_path)])
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    assert head == "| criterion | loss | batches | 80 % |"
+    cells = {tuple(line.split(" | ")[1:3]): line.strip("| ").split(" | ")[3] for line in lines}
+    assert len(cells) == len(losses) * len(REGIMES)
+    for loss in losses:
+        of = {
+            batches: np.stack([read(batches, loss, seed) for seed in SEEDS], axis=1).astype(float)
+            for batches in REGIMES
+        }
+        assert cells[loss.upper(), "questions"] == f"{100 * of['questions'].mean():.1f}"
+        expected = estimate(of["data_free"] - of["questions"])
+        assert expected is not None
+        low, high = 100 * expected.low, 100 * expected.high
+        told_cell = cells[loss.upper(), names.value("batch_source", "data_free")]
+        assert (
+            told_cell
+            == f"{100 * of['data_free'].mean():.1f} (**{100 * expected.mean:+.1f}** [{low:+.1f}, {high:+.1f}])"
+        )

@@ -168,6 +168,17 @@ def test_steps_of_two_stages_are_those_of_one() -> None:
     assert questions(KL(), training, 4).order + questions(KL(), training, 5, first=4).order == whole
 
 
+def test_a_training_that_is_a_beginning_of_another_is_known_by_its_last_digest() -> None:
+    training = Training(batch_size=5)
+    short, long = questions(CrossEntropy(), training, 7), questions(KL(), training, 9)
+    assert short.fingerprints() == long.fingerprints()[:7] and len(long.fingerprints()) == 9
+    other = questions(KL(), training, 9, seed=1).fingerprints()
+    assert not set(long.fingerprints()) & set(other)
+    swapped = [*long.order[1::-1], *long.order[2:]]
+    object.__setattr__(other_order := questions(KL(), training, 9), "order", swapped)
+    assert not set(long.fingerprints()) & set(other_order.fingerprints()), "what was read before counts"
+
+
 def test_the_order_is_blind_to_answers_and_a_label_free_batch_carries_none() -> None:
     swapped = [EncodedQuestion(id=q.id, context=q.context, choices=q.choices, answer=1 - q.answer) for q in QUESTIONS]  # type: ignore[operator]
     training, loss = Training(batch_size=5), KL()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from combinations import composed
 
 from analysis.collect import collect
+from analysis.grades import Grade, grade
 from regraft.config.schema import load
-from regraft.records import TRAINING, TRAINING_COLUMNS, Record
+from regraft.records import BATCHES_BY_STEP, TRAINING, TRAINING_COLUMNS, Record
 from regraft.run import run
 
 
@@ -66,6 +68,21 @@ def test_a_budget_ends_the_training_and_the_learning_rate_falls_to_its_end(
     (tmp_path / "less").mkdir()
     less = ("recovery.steps=null", f"+recovery.{key}={whole[key] - 1}")
     assert done(tmp_path / "less", cache, f"teacher={teacher}", *less)[1]["steps"] == 5
+
+
+def test_losses_within_one_budget_are_controlled_though_one_takes_more_steps(tmp_path: Path, cache: Path) -> None:
+    records, steps = [], []
+    for loss in ("kl", "ce"):
+        (tmp_path / loss).mkdir()
+        bounded = ("recovery.steps=null", "+recovery.tokens=2000", f"loss={loss}")
+        record, spent = done(tmp_path / loss, cache, *bounded)
+        records.append(replace(record, choices={"loss": loss}))
+        steps.append(spent["steps"])
+        assert len(spent[BATCHES_BY_STEP]) == spent["steps"]
+    assert steps[0] < steps[1], "cross-entropy reads the right choice alone"
+    assert grade(*records, "loss") == Grade("same-units", steps=((steps[0], steps[1]),))
+    (tmp_path / "steps").mkdir()
+    assert BATCHES_BY_STEP not in done(tmp_path / "steps", cache, "recovery.steps=2")[1]
 
 
 def test_records_of_before_are_read(tmp_path: Path, cache: Path) -> None:

@@ -74,6 +74,12 @@ class Questions(BatchSource):
         """Digest of the example ids in order, step by step. The same for every loss."""
         return digest([[self.encoded[index].id for index in step] for step in self.order])
 
+    def fingerprints(self) -> list[str]:
+        found = [""]
+        for step in self.order:
+            found.append(digest([found[-1], [self.encoded[index].id for index in step]], length=8))
+        return found[1:]
+
     def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
         for asked, count in self.parts(number):
             yield self.packed(asked), count

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from regraft.interfaces import AfterStep, LanguageModel
-from regraft.records import TRAINING
+from regraft.records import BATCHES_BY_STEP, TRAINING
 from regraft.recovery.loop import Trainer
 from regraft.stages.context import Context
 from regraft.stages.fingerprints import units, weights
@@ -76,6 +76,7 @@ def run(stage: PlannedStage, model: LanguageModel, context: Context) -> Outcome:
         }
         | ({"teacher": teaching.reported} if teaching.reported else {})
         | ({"written": teaching.written} if teaching.written else {})
+        | ({BATCHES_BY_STEP: batches.fingerprints()} if config.recovery.has_budget else {})
         | ({"processes": context.processes.count} if context.processes.count > 1 else {}),
         seconds=trainer.seconds,
         tables={TRAINING: pandas.DataFrame(trainer.lines)},
