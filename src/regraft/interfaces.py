@@ -121,6 +121,15 @@ class Task(Component, ABC):
     def prompt(self, question: AnyQuestion) -> tuple[str, tuple[str, ...]]:
         """The text before the answer, and the text of each answer as it continues that prompt."""
 
+    def about(self, question: AnyQuestion) -> Any:
+        """What the question asks, as plain data: equal for questions of which one gives the other away.
+
+        Questions of different tasks are compared by it, so it holds no id. Here: the words of the question and of its
+        choices, in whatever order and case.
+        """
+        words = [" ".join(text.casefold().split()) for text in (question.question, *question.choices)]
+        return (words[0], *sorted(words[1:]))
+
     @abstractmethod
     def identity(self, split: Literal["preparation", "recovery", "evaluation"]) -> dict[str, Any]:
         """What decides the content of `split`, as plain data; hashed into stage keys."""
@@ -939,6 +948,8 @@ class TeacherContext:
     `reads_previous`."""
     previous_key: str = ""
     """Names its weights."""
+    longest: int = 0
+    """Most positions of a text that it will be asked about, as far as known."""
 
 
 class Teacher(Component, ABC):
@@ -971,6 +982,15 @@ class Teacher(Component, ABC):
 
     def writer(self, context: TeacherContext) -> LanguageModel:
         """The one model that teaches, for batches that it writes; on the student's device."""
+        raise NotImplementedError
+
+    def writer_identity(self, dense: str, previous: str) -> Any:
+        """Plain data that names the weights of `writer`: equal for teachers that write the same.
+
+        Args:
+            dense: Names the dense model.
+            previous: Names the model that left the run's recovery before, for teachers with `reads_previous`.
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -1018,6 +1038,10 @@ class BatchSource(ABC):
     def content(self) -> str:
         """Digest of everything that can be read."""
         raise NotImplementedError
+
+    def longest(self) -> int:
+        """Most positions of a text as the teacher reads it, as far as known before the training."""
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -1084,6 +1108,11 @@ class Batches(Component, ABC):
     def shows_labels(self) -> bool:
         """Whether right answers are in what the teacher is shown."""
         return False
+
+    @property
+    def of_task(self) -> bool:
+        """Whether each text belongs to a question of the run's task, which its id begins with."""
+        return True
 
     @property
     def drawn_with(self) -> float | None:

@@ -254,7 +254,8 @@ def _stage_record(stage: PlannedStage, outcome: Outcome, config: RunConfig) -> S
     if stage.name == "evaluate":
         asked = {QUESTIONS: questions_key(config)}
     elif stage.name == "recover" and config.loss.trains:
-        asked = {"needs": sorted(config.loss.needs)}
+        shown = {"labels"} if config.batches.shows_labels else set()
+        asked = {"needs": sorted(config.loss.needs | shown)}
     return StageRecord(
         index=stage.index,
         stage=stage.name,

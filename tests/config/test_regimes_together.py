@@ -20,6 +20,8 @@ from regraft.distillation.losses.minillm import MiniLLM
 from regraft.distillation.losses.pseudo_label import PseudoLabel
 from regraft.distillation.losses.weighted_sum import WeightedSum
 from regraft.distillation.teachers.cached import Cached
+from regraft.distillation.teachers.dense import Dense
+from regraft.distillation.teachers.several import Several
 from regraft.interfaces import BEGINNING, Batch, Batches, LossNeed, LossValue, ModelOutputs, Moment
 from regraft.pruning.schedules.iterative import Iterative
 from regraft.records import StageRecord
@@ -33,10 +35,12 @@ from regraft.recovery.sources.teacher_written import TeacherWritten
 from regraft.run import run
 from regraft.stages.plan import run_id
 from regraft.tasks.facts import Facts, World
+from regraft.tasks.union import Union
 
 MIXED = OnPolicy(share=1.0, temperature=1.0, teacher_mixed=0.2)
 OTHERS = Facts(world=World(seed=1, entities=12, types=4, relations=4), test_relations=1)
 MORE = MoreQuestions(extra=OTHERS, number=3)
+BY_TASK = Several(teachers={"a": Dense()}, weighting="by_task")
 BOTH = {"reads": "choices"}
 
 
@@ -95,12 +99,25 @@ def small(**fields: int) -> Facts:
             {"batches": OnPolicy(data=InContext()), "task": small(preparation_size=3)},
             "batches=OnPolicy take 4 examples from the preparation questions, of which task facts keeps 3",
         ),
+        ({"batches": InContext(), "task": small(disjoint=False)}, "task.disjoint=false: must be true with batches="),
+        (
+            {"batches": OnPolicy(data=InContext()), "task": Union(tasks={"a": small(), "b": small(disjoint=False)})},
+            "task.disjoint=false: must be true with batches=OnPolicy",
+        ),
+        *(
+            ({"batches": batches, "teacher": BY_TASK, "task": Union(tasks={"a": small()})}, "hold texts of none of")
+            for batches in (MORE, OnPolicy(data=MORE))
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(whole: RunConfig, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(Incompatible) as refused:
         replace(whole, **changes)
     assert reason in str(refused.value) and "Choose " in str(refused.value)
+
+
+def test_who_answers_by_task_may_be_asked_what_its_students_write(whole: RunConfig) -> None:
+    replace(whole, batches=OnPolicy(), teacher=BY_TASK, task=Union(tasks={"a": small()}))
 
 
 def test_a_divided_student_does_not_write(whole: RunConfig) -> None:
@@ -140,6 +157,14 @@ def test_a_run_says_what_was_written(whole: RunConfig, changes: dict[str, Any], 
     recovery = replace(whole.recovery, lora=changes.get("lora"))
     for stage in recovered(replace(whole, recovery=recovery, **own), tmp_path / "run"):
         assert written in stage.details["written"]
+
+
+def test_right_answers_that_a_teacher_is_shown_are_labels_in_the_record(whole: RunConfig, tmp_path: Path) -> None:
+    needs = {}
+    for answers in ("teacher", "gold"):
+        (stage,) = recovered(replace(whole, batches=InContext(shots=2, answers=answers)), tmp_path / answers)  # type: ignore[arg-type]
+        needs[answers] = stage.details["needs"]
+    assert needs == {"teacher": ["teacher_logits"], "gold": ["labels", "teacher_logits"]}
 
 
 def test_a_cached_teacher_is_shown_the_examples_too(whole: RunConfig, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +18,7 @@ from regraft.distillation.teachers.ema import Ema
 from regraft.distillation.teachers.other import Other
 from regraft.distillation.teachers.previous import Previous
 from regraft.distillation.teachers.several import Mean, Several
-from regraft.interfaces import Batch, EncodedQuestion, ModelOutputs
+from regraft.interfaces import Batch, EncodedQuestion, LanguageModel, Model, ModelOutputs
 from regraft.models.forward import forward
 from regraft.tasks.packing import pack
 
@@ -27,6 +29,19 @@ def other(seed: int) -> Other:
     made = model(Words(97), seed=seed)
     made.model.get_output_embeddings().weight.data.mul_(6)  # sure enough for confidences to differ
     return Other(model=Given(name=f"model{seed}", model=made))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gone(Model):
+    """A model that nobody may load."""
+
+    name: str
+
+    def load(self, cache: Cache) -> LanguageModel:
+        return unavailable()
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name}
 
 
 TEACHERS = {name: other(seed) for name, seed in SEEDS.items()}
@@ -160,6 +175,14 @@ def test_each_of_them_may_be_kept_in_the_cache(cache: Cache) -> None:
     torch.testing.assert_close(said.logits, live.build(context(cache, unavailable))(batch).logits, rtol=1e-4, atol=1e-4)
     size = sum(weight.numel() for weight in TEACHERS["a"].model.load(cache).model.parameters())
     assert reported["parameters"] == 3 * size and reported["teachers"]["b"]["kept"] == "hidden_states"
+    # part of the training's cost, so the stage looks for it beside the teachers
+    for key in ("asked_tokens", "asked_flops"):
+        assert reported[key] == sum(own[key] for own in reported["teachers"].values()) > reported["teachers"]["a"][key]
+    fewer: dict = {}
+    silent = Several(teachers={**TEACHERS, "d": Other(model=Gone(name="gone"))}, weights={"d": 0.0})
+    said = silent.build(context(cache, unavailable, report=fewer.update))(batch)
+    torch.testing.assert_close(said.logits, live.build(context(cache, unavailable))(batch).logits)
+    assert list(fewer["teachers"]) == ["a", "b", "c"] and "asked_tokens" not in fewer, "who weighs nothing is not asked"
     assert {type(member).__name__ for member in kept.members()} == {"Several", "Cached", "Other"}
     with pytest.raises(ConfigError, match="teacher=Several: must be one model .* choose teacher=several with cached"):
         Cached(teacher=live)

@@ -12,6 +12,7 @@ import torch
 from architectures import tiny_model
 
 from regraft.cache import Cache
+from regraft.config.ranges import ConfigError
 from regraft.distillation.teachers.cached import Cached
 from regraft.distillation.teachers.dense import Dense
 from regraft.distillation.teachers.other import Other
@@ -161,6 +162,14 @@ def test_top_k_keeps_what_it_says_and_reports_what_it_loses(cache: Cache) -> Non
     whole = Cached(keep="top_k", k=1000).build(context(cache, lambda: dense))
     true = torch.log_softmax(forward(dense.model, batch := packed(0, 1)).logits, dim=1)
     torch.testing.assert_close(torch.log_softmax(whole(batch).logits, dim=1), true, rtol=1e-4, atol=1e-4)
+
+
+def test_a_teacher_that_cannot_read_what_it_will_be_asked_is_refused_before(cache: Cache) -> None:
+    short = model(Words(97), max_position_embeddings=20)
+    Dense().build(context(cache, lambda: short, longest=20))
+    for teacher in (Dense(), Cached()):
+        with pytest.raises(ConfigError, match="teacher=dense: it would read texts of 21 tokens, and takes 20"):
+            teacher.build(context(cache, lambda: short, longest=21))
 
 
 def test_the_size_of_the_teacher_is_reported_whether_it_is_asked_or_remembered(cache: Cache) -> None:

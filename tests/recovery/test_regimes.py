@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,8 @@ from regraft.config.ranges import ConfigError
 from regraft.distillation.losses.kl import KL
 from regraft.distillation.losses.weighted_sum import WeightedSum
 from regraft.distillation.teachers.answers import Live
-from regraft.interfaces import Batch, Batches, BatchSource, LanguageModel
+from regraft.interfaces import Batch, Batches, BatchSource, LabelledQuestion, LanguageModel, UnlabelledQuestion
+from regraft.models.cost import Ledger, counted
 from regraft.models.forward import forward
 from regraft.recovery.batches import Questions
 from regraft.recovery.loop import Trainer
@@ -24,10 +25,14 @@ from regraft.recovery.sources.data_free import DataFree
 from regraft.recovery.sources.in_context import InContext
 from regraft.recovery.sources.more_questions import MoreQuestions
 from regraft.recovery.sources.on_policy import OnPolicy
+from regraft.recovery.sources.shown import Shown
 from regraft.recovery.sources.teacher_written import TeacherWritten
 from regraft.recovery.training import Training
 from regraft.recovery.writing import write
+from regraft.tasks.commonsense_qa import CommonsenseQA
 from regraft.tasks.facts import Facts, World
+from regraft.tasks.packing import pack
+from regraft.tasks.union import Union
 
 OTHERS = Facts(world=World(seed=1, entities=6, types=2, relations=4), test_relations=1)
 SOURCES: dict[str, Batches] = {
@@ -123,6 +128,9 @@ def test_the_teacher_writes_once_and_what_it_wrote_is_told(student, teacher, cac
     assert [text.choices for text in sources[0].encoded] == [text.choices for text in literal]
     tokens = [token for text in literal for token in text.choices[0]]
     ended = sum(text.choices[0][-1] == END for text in literal) / 12
+    with counted(Ledger()) as counts:
+        write([(teacher, 1.0)], asked, tokens=4, temperature=0)
+    assert (told["written_tokens"], told["written_flops"]) == (counts.teacher_tokens, counts.teacher_flops) > (0, 0)
     assert {key: told[key] for key in ("texts", "tokens", "ended")} == {
         "texts": 12,
         "tokens": len(tokens),
@@ -159,6 +167,24 @@ def test_the_student_writes_as_it_is_then_at_its_share_of_the_steps(student, tea
     # a training that goes on in a later stage draws on from there
     later = batches.source(replace(made, first=number, steps=80 - number))
     assert equal(next(later.step(0, student))[0], batch)
+
+
+def test_what_the_student_writes_is_part_of_each_steps_cost(teacher, cache) -> None:
+    spent = []
+    for processes in (1, 5):
+        model = language_model()
+        # the last of five processes has no question of its own in a part of two, and reads one all the same
+        made = context(cache, model, teacher, steps=1, rank=processes - 1, processes=processes)
+        source = OnPolicy(share=1.0, tokens=3).source(made)
+        with counted(Ledger()) as writing:
+            assert len(steps(source, model, range(1))) == 2
+        trainer = Trainer(model, source, KL(), Training(batch_size=4, accumulation=2), 1, teacher=Live(teacher.model))
+        if processes == 1:
+            trainer.run()
+            spent.append((trainer.spent.teacher_tokens - trainer.spent.tokens, writing.teacher_tokens))
+        else:
+            assert writing.teacher_tokens == 0
+    assert spent[0][0] == spent[0][1] > 0
 
 
 def test_the_share_of_the_teacher_in_what_is_written_comes_from_the_teacher(student, teacher, cache) -> None:
@@ -259,7 +285,7 @@ def test_right_answers_are_shown_only_to_who_asks_for_them(student, teacher, cac
         for shift in (0, 1)
     ]
     assert contents[0] != contents[1] and contents[2] == contents[3]
-    assert told == {"shown": [WORLD.ask(fact, 0).id for fact in WORLD.facts[12:15]], "answers": "teacher"}
+    assert told["shown"] == [WORLD.ask(fact, 0).id for fact in WORLD.facts[12:15]] and told["answers"] == "teacher"
     with pytest.raises(ConfigError, match=r"batches\.shots=99: must be at most 12"):
         InContext(shots=99).source(context(cache, student, teacher))
 
@@ -267,8 +293,69 @@ def test_right_answers_are_shown_only_to_who_asks_for_them(student, teacher, cac
 def test_examples_that_make_a_text_too_long_are_refused(teacher, cache) -> None:
     short = language_model()
     short.model.config.max_position_embeddings = 150
-    with pytest.raises(ConfigError, match=r"batches\.shots: with the examples question .* takes 150"):
+    with pytest.raises(ConfigError, match=r"batches\.shots=4: with the examples the longest question has .* takes 150"):
         InContext(shots=4).source(context(cache, short, teacher))
+
+
+def test_own_words_behind_examples_are_no_longer_than_the_model_takes(teacher, cache) -> None:
+    """Said before the training begins, to the token."""
+    student = language_model()
+    made = context(cache, student, teacher)
+    data = InContext(shots=2)
+    source = data.source(made)
+    assert isinstance(source, Shown)
+    longest = max(len(source.behind(question).context) for question in source.encoded)
+    for source in (data.source(made), OnPolicy(share=1.0, tokens=30, data=data).source(made)):
+        read = max(int(batch.for_teacher.position_ids.max()) + 1 for batch in steps(source, student))  # type: ignore[union-attr]
+        assert read <= source.longest()
+    student.model.config.max_position_embeddings = longest + 30 - 1
+    OnPolicy(tokens=30, data=data).source(made)
+    with pytest.raises(
+        ConfigError, match=rf"batches\.tokens=31: .* take {longest + 30} positions, .*batches\.data\.shots"
+    ):
+        OnPolicy(tokens=31, data=data).source(made)
+    OnPolicy(share=0.0, tokens=31, data=data).source(made)
+
+
+def test_the_teacher_chooses_its_examples_answers_once_and_it_counts(student, teacher, cache) -> None:
+    asked: list[str] = []
+
+    def writer() -> LanguageModel:
+        asked.append("")
+        return teacher
+
+    told: dict[str, Any] = {}
+    made = context(cache, student, teacher, writer=writer, report=told.update)
+    for seed in (0, 0, 1):
+        InContext(shots=3).source(replace(made, seed=seed))
+    assert len(asked) == 1
+    encoded = [replace(question, answer=None) for question in made.encode(made.preparation()[:3])]
+    with counted(Ledger()) as counts, torch.no_grad():
+        forward(teacher.model, pack(encoded, "choices", "answer", 0, labelled=False))
+    assert (told["written_tokens"], told["written_flops"]) == (counts.teacher_tokens, counts.teacher_flops) > (0, 0)
+    InContext(shots=3, normalisation="character").source(made)
+    InContext(shots=2).source(made)
+    InContext(shots=3).source(replace(made, writer_key="other"))
+    assert len(asked) == 4
+
+
+def test_answers_are_chosen_as_choices_are_scored(student, cache) -> None:
+    """A teacher that holds all tokens alike takes the shortest choice, and by the character the most for its length."""
+    even = language_model(seed=1)
+    even.model.get_output_embeddings().weight.data.zero_()
+    made = context(cache, student, even, writer_key="even")
+    (question,) = made.preparation()[:1]
+    other = replace(question, choices=("aaaa", "b", "cc"))
+    made = replace(made, preparation=lambda: [other])
+    shown = {}
+    for normalisation in ("sum", "character"):
+        source = InContext(shots=1, normalisation=normalisation).source(made)
+        assert isinstance(source, Shown)
+        shown[normalisation] = source.shown
+    # a letter is a token; the space before a choice is one too, and no character of it
+    for normalisation, choice in (("sum", "b"), ("character", "aaaa")):
+        before = TASK.prompt(other)[0]
+        assert shown[normalisation] == tuple(_letters(f"{before} {choice}\n\n"))
 
 
 def test_texts_from_nothing_begin_with_words_of_their_own(student, teacher, cache) -> None:
@@ -286,17 +373,37 @@ def test_texts_from_nothing_begin_with_words_of_their_own(student, teacher, cach
     assert all(text.context[0] == 1 for text in source.encoded) and len({t.context for t in source.encoded}) == 97 - 3
 
 
-def test_extra_questions_are_those_that_the_recovery_does_not_have(student, teacher, cache) -> None:
+def test_extra_questions_are_those_that_the_runs_task_does_not_ask(student, teacher, cache) -> None:
+    """In no split of it, in whatever words: neither what it tests nor what its teacher was prepared on."""
+
+    def facts(questions: Sequence[Any]) -> set[str]:
+        names = [q.id.removeprefix("extra/").removeprefix("facts:") for q in questions]
+        return {name.rpartition(".")[0] for name in names}
+
+    task = Facts(world=WORLD, test_relations=2, preparation_size=2, selection_size=1, train_size=3)
+    splits = task.load(cache)
+    made = context(cache, student, teacher, task=task, questions=[q.unlabelled for q in splits.recovery])
+    # the same world, of which less is kept for test
     same = Facts(world=WORLD, test_relations=1, preparation_size=0)
-    made = context(cache, student, teacher, questions=[q.unlabelled for q in same.load(cache).recovery[:5]])
     everything = same.load(cache).recovery
-    source = MoreQuestions(extra=same, number=13).source(made)
-    assert isinstance(source, Questions)
-    assert [text.id.removeprefix("extra/") for text in source.encoded] == [q.id for q in everything]
-    assert len(everything) == 18 and all(text.answer is None for text in source.encoded)
-    with pytest.raises(ConfigError, match=r"batches\.number=14: must be at most 13"):
-        MoreQuestions(extra=same, number=14).source(made)
-    assert MoreQuestions(extra=same, number=13).texts(5) == 18
+    assert facts(splits.test) & facts(everything), "what the run tests is there"
+    kept = (*splits.preparation, *splits.selection, *splits.test)
+    for extra in (same, Union(tasks={"facts": same})):
+        source = MoreQuestions(extra=extra, number=6).source(made)
+        assert isinstance(source, Questions) and len(source.encoded) == 9
+        assert [text.id for text in source.encoded[:3]] == [q.id for q in splits.recovery]
+        assert facts(source.encoded[3:]) == facts(everything) - facts(kept) - facts(splits.recovery)
+        assert all(text.id.startswith("extra/") and text.answer is None for text in source.encoded[3:])
+        with pytest.raises(ConfigError, match=r"batches\.number=7: must be at most 6"):
+            MoreQuestions(extra=extra, number=7).source(made)
+    assert MoreQuestions(extra=same, number=6).texts(3) == 9
+
+
+def test_questions_are_known_again_by_their_words() -> None:
+    one = LabelledQuestion(id="1", question="What  is it?", choices=("This", "that"), answer=0)
+    alike = UnlabelledQuestion(id="2", question="what is it?", choices=("that", "this"))
+    task = CommonsenseQA()
+    assert task.about(one) == task.about(alike) != task.about(replace(alike, choices=("that", "those")))
 
 
 @pytest.mark.parametrize(

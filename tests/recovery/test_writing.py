@@ -12,6 +12,7 @@ from writers import END, encoded, language_model
 
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import EncodedQuestion, LanguageModel
+from regraft.models.cost import Cost, Extent, Ledger, counted
 from regraft.pruning.structures.layers import Layers
 from regraft.pruning.structures.mlp_neurons import MlpNeurons
 from regraft.recovery.writing import write
@@ -109,13 +110,35 @@ def test_tokens_come_as_often_as_the_mixture_says(alpha: float, temperature: flo
 def test_rows_of_a_padded_vocabulary_are_never_written() -> None:
     model = language_model()
     model.model.get_output_embeddings().weight.data[-4:] *= 100
-    model.tokenizer.__class__ = type("Fewer", (model.tokenizer.__class__,), {"__len__": lambda self: VOCABULARY - 4})
+    # numbers that are no token's lie between those that are
+    there = {f"token{number}": number for number in range(0, VOCABULARY - 4, 2)}
+    model.tokenizer.get_vocab = lambda: there  # type: ignore[method-assign]
     texts = write([(model, 1.0)], encoded(20), tokens=4, temperature=1.0, seed=0)
-    assert max(token for text in texts for token in text.choices[0]) < VOCABULARY - 4
+    written = {token for text in texts for token in text.choices[0]}
+    assert len(there) < max(written) < VOCABULARY - 4
 
 
 def test_a_text_beyond_the_models_context_is_refused() -> None:
     model = language_model()
     long = EncodedQuestion(id="long", context=(5,) * 1020, choices=())
-    with pytest.raises(ConfigError, match=r"batches\.tokens=8: must be at most 4 with question long"):
-        write([(model, 1.0)], [long], tokens=8, temperature=0)
+    with pytest.raises(ConfigError, match=r"batches\.tokens=6: must be at most 5 with question long"):
+        write([(model, 1.0)], [long], tokens=6, temperature=0)
+    # the last token is read by nobody
+    assert len(write([(model, 1.0)], [long], tokens=5, temperature=0)[0].choices[0]) <= 5
+
+
+def test_what_writing_reads_and_computes_is_counted_as_if_each_text_were_written_alone() -> None:
+    student, teacher = language_model(), language_model(seed=1, intermediate_size=16)
+    writers, asked = [(student, 0.5), (teacher, 0.5)], encoded(40)
+    with counted(Ledger()) as counts:
+        texts = write(writers, asked, tokens=9, temperature=1.0, seed=1)
+    tokens, flops = 0, 0
+    for text in texts:
+        length, reads = len(text.context), len(text.choices[0])
+        pairs = sum(range(1, length + reads))
+        tokens += 2 * (length + reads - 1)
+        for model, _ in writers:
+            extent = Extent(positions=length + reads - 1, pairs=pairs, reads=reads)
+            flops += Cost.of(model.model).forward(extent)
+    assert len({len(text.choices[0]) for text in texts}) > 1, "some end early, and cost less"
+    assert (counts.teacher_tokens, counts.teacher_flops, counts.tokens, counts.flops) == (tokens, flops, 0, 0)

@@ -28,6 +28,9 @@ class Letters:
     def __len__(self) -> int:
         return VOCABULARY
 
+    def get_vocab(self) -> dict[str, int]:
+        return {f"token{number}": number for number in range(VOCABULARY)}
+
     def __call__(self, texts: str | list[str], **settings: Any) -> dict[str, Any]:
         if isinstance(texts, list):
             return {"input_ids": [self(text)["input_ids"] for text in texts]}

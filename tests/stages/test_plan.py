@@ -120,6 +120,16 @@ def test_the_teacher_matters_only_to_a_loss_that_asks_it(composed: Composed) -> 
     assert run_id(composed("loss=kl")) != run_id(composed("loss=kl", *other))
 
 
+def test_a_teacher_that_writes_alone_is_known_by_what_it_writes(composed: Composed) -> None:
+    other = ["teacher=other", "model@teacher.model=smollm2_135m"]
+    alone = ["batches=teacher_written", "loss=lm", "loss.reads=choices"]
+    one = run_id(composed(*alone))
+    # the same texts: from memory or from the cache; the first recovery is after the dense model
+    assert one == run_id(composed(*alone, "teacher=cached")) == run_id(composed(*alone, "teacher=previous"))
+    assert len({one, run_id(composed(*alone, *other)), run_id(composed(*alone, "+teacher.precision=bfloat16"))}) == 3
+    assert run_id(composed(*alone[:1])) != run_id(composed(*alone[:1], "teacher=cached")), "a loss that asks it too"
+
+
 def test_no_recovery_and_sparsity_zero_hand_the_model_on(composed: Composed) -> None:
     (prune,) = stages(composed("sparsity=0"), "prune")
     (recover,) = stages(composed("loss=none"), "recover")

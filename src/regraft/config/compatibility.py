@@ -162,6 +162,11 @@ def _check_shown(config: RunConfig) -> None:
             f"batches={chosen} take {batches.shows} examples from the preparation questions, of which task {task.name} "
             f"keeps {there}. Choose batches=questions, or raise task.preparation_size of a task with answers."
         )
+    if not all(getattr(each, "disjoint", True) for each in getattr(task, "tasks", {"": task}).values()):
+        raise ConfigError(
+            f"task.disjoint=false: must be true with batches={chosen}: the examples come from the preparation "
+            "questions, and the recovery would ask them behind their own answers. Choose task.disjoint=true."
+        )
 
 
 def _every_loss(key: str, component: Component) -> Iterator[tuple[str, Loss]]:
@@ -200,6 +205,11 @@ def _check_following(config: RunConfig) -> None:
                 f"teacher={chosen} answers by task ({', '.join(sorted(teacher.tasks))}), and the tasks are others: "
                 f"{found}. Choose task=union with a teacher named as each of its tasks, or "
                 "teacher.weighting=confidence."
+            )
+        if teacher.tasks is not None and not config.batches.of_task:
+            raise ConfigError(
+                f"teacher={chosen} answers by task, and batches={type(config.batches).__name__} hold texts of none of "
+                "them. Choose batches=questions or teacher.weighting=confidence."
             )
 
 

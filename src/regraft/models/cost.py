@@ -109,9 +109,10 @@ def attended(model: PreTrainedModel) -> int:
 
 
 class Ledger:
-    """Sums up the forward passes of packed batches that are made while it counts, whoever makes them.
+    """Sums up the forward passes that are made while it counts, of packed batches and of texts that are written.
 
-    A pass with graph is a student's, and its backward pass is counted with it; one without is a teacher's.
+    A pass with graph is a student's, and its backward pass is counted with it; one without is a teacher's, also where
+    the student writes what it will learn from.
 
     Args:
         recomputes: Whether backward passes make the layers' forward pass again.
@@ -127,11 +128,10 @@ class Ledger:
         """What a model costs that cannot be seen by itself."""
         self._known[model] = cost
 
-    def passed(self, model: PreTrainedModel, batch: Batch) -> None:
-        """`model` has read `batch`."""
+    def passed(self, model: PreTrainedModel, extent: Extent) -> None:
+        """`model` has read so much."""
         import torch
 
-        extent = Extent.of(batch)
         if model not in self._known:
             self._known[model] = Cost.of(model)
         cost = self._known[model]

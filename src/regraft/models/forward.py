@@ -53,7 +53,7 @@ def forward(model: PreTrainedModel, batch: Batch, needs: Collection[LossNeed] = 
         )
 
     if (counts := cost.ledger()) is not None:
-        counts.passed(model, batch)
+        counts.passed(model, cost.Extent.of(batch))
 
     def at_reads(states: torch.Tensor) -> torch.Tensor:
         return states.flatten(0, 1).index_select(0, batch.read)

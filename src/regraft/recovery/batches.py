@@ -108,6 +108,18 @@ class Questions(BatchSource):
         questions = sorted((q.id, q.context, q.choices, q.answer if told else None) for q in self.encoded)
         return digest([questions, self.loss.reads, self.loss.positions, drawn])
 
+    def longest(self, written: int | None = None) -> int:
+        """Most positions of a text as the teacher reads it.
+
+        Args:
+            written: Tokens behind each question in place of its choices.
+        """
+        behind = [
+            max(map(len, question.choices), default=0) if written is None else written for question in self.encoded
+        ]
+        # nothing reads the last token of a text
+        return max(len(question.context) + tokens for question, tokens in zip(self.encoded, behind, strict=True)) - 1
+
     def packed(self, questions: Sequence[EncodedQuestion]) -> Batch:
         """A batch of these, as the loss reads them."""
         from regraft.tasks.packing import pack

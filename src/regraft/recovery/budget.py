@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from regraft.config.ranges import ConfigError
-from regraft.interfaces import Answers, Batch, BatchSource, LanguageModel
+from regraft.interfaces import Answers, BatchSource, LanguageModel
 from regraft.models.cost import Cost, Extent, Ledger, attended, counted
 from regraft.recovery.trained import restrict
 from regraft.recovery.training import Training
@@ -94,7 +94,7 @@ class _Asked(Ledger):
         self.costs: list[Cost] = []
         self.besides = 0
 
-    def passed(self, model: PreTrainedModel, batch: Batch) -> None:
+    def passed(self, model: PreTrainedModel, extent: Extent) -> None:
         self.costs.append(Cost.of(model))
 
     def computed(self, multiply_accumulates: int) -> None:

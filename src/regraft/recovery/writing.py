@@ -22,6 +22,7 @@ from transformers import DynamicCache
 from regraft.cache import digest
 from regraft.config.ranges import ConfigError
 from regraft.interfaces import EncodedQuestion, LanguageModel
+from regraft.models import cost
 
 AT_ONCE = 64
 """Texts that are written side by side."""
@@ -55,10 +56,11 @@ def write(
     for model, _ in writers:
         limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
         longest = max(questions, key=lambda question: len(question.context))
-        if limit is not None and len(longest.context) + tokens > limit:
+        # nothing reads the last token of a text
+        if limit is not None and len(longest.context) + tokens - 1 > limit:
             raise ConfigError(
-                f"batches.tokens={tokens}: must be at most {limit - len(longest.context)} with question {longest.id}, "
-                f"of {len(longest.context)} tokens, and a model that takes {limit}. Lower it."
+                f"batches.tokens={tokens}: must be at most {limit - len(longest.context) + 1} with question "
+                f"{longest.id}, of {len(longest.context)} tokens, and a model that takes {limit}. Lower it."
             )
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].context))
     done: dict[int, tuple[int, ...]] = {}
@@ -102,7 +104,7 @@ def _texts(
         greedy: First tokens that are not drawn.
     """
     first = writers[0][0]
-    device, last, vocabulary = first.model.device, ends(first), len(first.tokenizer)
+    device, last, vocabulary = first.model.device, ends(first), first.vocabulary
     length = max(map(len, contexts))
     rows = [[first.pad_token_id] * (length - len(context)) + list(context) for context in contexts]
     entering = torch.tensor(rows, device=device)
@@ -115,7 +117,9 @@ def _texts(
     # the sum of 100,000 probabilities ends at 1; Apple's GPUs have no float64
     exact = torch.float32 if device.type == "mps" else torch.float64
     places = draws.to(device=device, dtype=exact)
+    counts = cost.ledger()
     for at in range(draws.shape[1]):
+        extent = _extent([len(contexts[row]) for row in open_rows], at)
         p = torch.zeros((), dtype=exact, device=device)
         for (model, share), cache in zip(writers, caches, strict=True):
             said = model.model(
@@ -126,6 +130,8 @@ def _texts(
                 use_cache=True,
                 logits_to_keep=1,
             )
+            if counts is not None:
+                counts.passed(model.model, extent)
             # rows of a padded vocabulary that are no tokens are never written
             p = p + share * torch.softmax(said.logits[:, -1, :vocabulary].to(exact) / temperature, dim=-1)
         chosen = p.argmax(dim=-1) if at < greedy else _taken(p, places[:, at])
@@ -140,6 +146,19 @@ def _texts(
         seen = torch.cat([seen, seen.new_ones(len(contexts), 1)], dim=1)
         positions = positions[:, -1:] + 1
     return [tuple(text) for text in texts]
+
+
+def _extent(contexts: Sequence[int], at: int) -> cost.Extent:
+    """What a forward pass reads of the texts that are not at their end: all, or the token written last.
+
+    Args:
+        contexts: Tokens that each begins with.
+        at: Tokens that are written.
+    """
+    if at == 0:
+        pairs = sum(length * (length + 1) // 2 for length in contexts)
+        return cost.Extent(positions=sum(contexts), pairs=pairs, reads=len(contexts))
+    return cost.Extent(positions=len(contexts), pairs=sum(contexts) + at * len(contexts), reads=len(contexts))
 
 
 def _taken(p: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

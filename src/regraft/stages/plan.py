@@ -193,7 +193,12 @@ def _prune_key(config: RunConfig, model: str, dense: str, target: float) -> str:
 
 def _teaches(config: RunConfig) -> bool:
     """Whether a recovery asks the teacher anything."""
-    return config.loss.trains and ("teacher_logits" in config.loss.needs or config.batches.needs_writer)
+    return config.loss.trains and (_answers(config) or config.batches.needs_writer)
+
+
+def _answers(config: RunConfig) -> bool:
+    """Whether the teacher says anything to batches, and does not write alone."""
+    return "teacher_logits" in config.loss.needs
 
 
 def _reads_previous(config: RunConfig) -> bool:
@@ -213,10 +218,13 @@ def _recover_key(
         "seed": config.seed,
         "span": [round(share, 9) for share in span],
     }
-    if _teaches(config):
+    if _answers(config):
         identity |= {"teacher": described(config.teacher), "dense": dense}
-    if previous:
-        identity["previous"] = previous
+        if previous:
+            identity["previous"] = previous
+    elif _teaches(config):
+        # what is kept of its answers matters to nobody, nor does a dense model that writes nothing
+        identity["writer"] = config.teacher.writer_identity(dense, previous)
     if config.batches != Asked():
         identity["batches"] = described(config.batches)
     if whole_course:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from regraft.config.components import described
 from regraft.interfaces import (
     Answers,
     AnyQuestion,
@@ -99,11 +98,7 @@ class Teaching:
                 processes=1 if alone else processes.count,
                 cache=self.context.cache,
                 writer=lambda: self.config.teacher.writer(self._teacher),
-                writer_key=[
-                    described(self.config.teacher),
-                    self._teacher.dense_key,
-                    *filter(None, [self._teacher.previous_key]),
-                ],
+                writer_key=self._writer_key() if self.config.batches.needs_writer else None,
                 autocast=self._teacher.autocast,
                 report=self.written.update,
                 preparation=lambda: _told_of(self.context.splits.preparation, labels=self.config.batches.shows_labels),
@@ -123,16 +118,20 @@ class Teaching:
         """Tokens or FLOPs that asking the teacher and writing the texts took before the training."""
         return int(self.reported.get(f"asked_{unit}", 0)) + int(self.written.get(f"written_{unit}", 0))
 
+    def _writer_key(self) -> Any:
+        return self.config.teacher.writer_identity(self._teacher.dense_key, self._teacher.previous_key)
+
     def _answers(self, batches: BatchSource) -> Answers | None:
         teacher = self.config.teacher
         if "teacher_logits" not in self.config.loss.needs:
             return None
+        told = replace(self._teacher, longest=batches.longest())
         if not any(member.asks_before for member in teacher.members()):
-            return teacher.build(self._teacher)
+            return teacher.build(told)
         device = self.context.device
         return teacher.build(
             replace(
-                self._teacher,
+                told,
                 questions=lambda: (move(batch.for_teacher or batch, device) for batch in batches.each()),
                 questions_key=f"{batches.content()} {self.precision}",
             )

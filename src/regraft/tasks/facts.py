@@ -15,7 +15,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from regraft.config.ranges import require
-from regraft.interfaces import Component, LabelledQuestion
+from regraft.interfaces import AnyQuestion, Component, LabelledQuestion
 from regraft.tasks.base import MultipleChoice
 
 if TYPE_CHECKING:
@@ -234,6 +234,10 @@ class Facts(MultipleChoice):
             self.test_relations,
             f"1 to {self.world.relations - 1}",
         )
+
+    def about(self, question: AnyQuestion) -> str:
+        """The fact, however it is phrased."""
+        return question.id.rpartition(".")[0]
 
     def read(self, cache: Cache) -> tuple[Sequence[LabelledQuestion], Sequence[LabelledQuestion]]:
         train: list[LabelledQuestion] = []

@@ -72,8 +72,17 @@ class Union(Task):
         )
 
     def prompt(self, question: AnyQuestion) -> tuple[str, tuple[str, ...]]:
+        task, own = self._own(question)
+        return task.prompt(own)
+
+    def about(self, question: AnyQuestion) -> Any:
+        task, own = self._own(question)
+        return task.about(own)
+
+    def _own(self, question: AnyQuestion) -> tuple[Task, AnyQuestion]:
+        """Whose question it is, and the question as it is there."""
         name, _, own = question.id.partition(BETWEEN)
-        return self.tasks[name].prompt(replace(question, id=own))
+        return self.tasks[name], replace(question, id=own)
 
     def identity(self, split: Literal["preparation", "recovery", "evaluation"]) -> dict[str, Any]:
         tasks = {name: identified(task, task.identity(split)) for name, task in self.tasks.items()}

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from regraft.config.ranges import ConfigError
 from regraft.interfaces import Answers, Batch, LanguageModel, LossNeed, ModelOutputs, Teacher, TeacherContext
 
 if TYPE_CHECKING:
@@ -31,8 +32,11 @@ class OneModel(Teacher):
         """The model that teaches."""
 
     @abstractmethod
-    def identity(self, context: TeacherContext) -> Any:
-        """Plain data that names its weights."""
+    def identity(self, dense: str, previous: str) -> Any:
+        """Plain data that names its weights; arguments as for `writer_identity`."""
+
+    def writer_identity(self, dense: str, previous: str) -> Any:
+        return {"weights": self.identity(dense, previous), "precision": self.precision}
 
     def checked(self, context: TeacherContext) -> LanguageModel:
         """The model that teaches, on the student's device.
@@ -41,6 +45,7 @@ class OneModel(Teacher):
 
         Raises:
             ValueError: Teacher and student give their tokens different numbers, or a head has too few logits for them.
+            ConfigError: It will be asked about texts that are too long for it.
         """
         teacher, student = self.load(context), context.student
         theirs, ours = _logits(teacher.model), _logits(student.model)
@@ -50,6 +55,12 @@ class OneModel(Teacher):
                 f"teacher={self.model_name()}: its vocabulary ({theirs} logits, {len(teacher.tokenizer)} tokens) must "
                 f"be the student's ({ours} logits, {len(student.tokenizer)} tokens), but for logits beyond the last "
                 "token. Choose a teacher of the same family, or teacher=dense."
+            )
+        limit = getattr(teacher.model.config.get_text_config(), "max_position_embeddings", None)
+        if limit is not None and context.longest > limit:
+            raise ConfigError(
+                f"teacher={self.model_name()}: it would read texts of {context.longest} tokens, and takes {limit}. "
+                "Choose a teacher that takes longer texts, or shorten them (batches.shots, batches.tokens)."
             )
         if self.precision == "bfloat16":
             _narrow(teacher.model)

@@ -79,12 +79,15 @@ class Cached(Teacher):
     def writer(self, context: TeacherContext) -> LanguageModel:
         return self.teacher.writer(context)
 
+    def writer_identity(self, dense: str, previous: str) -> Any:
+        return self.teacher.writer_identity(dense, previous)
+
     def build(self, context: TeacherContext) -> Answers:
         key = digest(
             {
                 "format": FORMAT,
                 "asked": described(self.teacher),
-                "teacher": self.asked.identity(context),
+                "teacher": self.asked.identity(context.dense_key, context.previous_key),
                 "vocabulary": _vocabulary(context),
                 "questions": context.questions_key,
                 "keep": self.keep if self.keep == "hidden_states" else self.k,

@@ -23,5 +23,5 @@ class Other(OneModel):
     def load(self, context: TeacherContext) -> LanguageModel:
         return self.model.load(context.cache)
 
-    def identity(self, context: TeacherContext) -> Any:
+    def identity(self, dense: str, previous: str) -> Any:
         return identified(self.model, self.model.identity())

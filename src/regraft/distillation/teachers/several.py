@@ -44,7 +44,7 @@ class Several(Teacher):
     """What a teacher weighs: `fixed`; `confidence`, more where its entropy is low; `by_task`, all at the questions of
     the task of that name (`task=union`) and nothing elsewhere."""
     weights: Mapping[str, float] = field(default_factory=dict)
-    """Weight of each teacher, at least 0, of any sum; one that is not named weighs 1."""
+    """Weight of each teacher, at least 0, of any sum; one that is not named weighs 1, and one of 0 is not asked."""
     sharpness: float = 1.0
     """With `confidence`: how much more the surer teacher weighs, above 0."""
 
@@ -71,11 +71,17 @@ class Several(Teacher):
     def build(self, context: TeacherContext) -> Answers:
         answers, reported = {}, dict[str, dict[str, Any]]()
         for name, teacher in self.teachers.items():
+            if self.weights.get(name, 1.0) == 0:
+                continue  # it says nothing
             own: dict[str, Any] = {}
             answers[name] = teacher.build(replace(context, report=own.update))
             reported[name] = own
-        parameters = sum(own["parameters"] for own in reported.values())
-        context.report({"parameters": parameters, "teachers": reported})
+        sums = {
+            key: sum(own.get(key, 0) for own in reported.values())
+            for key in ("parameters", "asked_tokens", "asked_flops")
+            if any(key in own for own in reported.values())
+        }
+        context.report(sums | {"teachers": reported})
         return _Together(self, answers)
 
 

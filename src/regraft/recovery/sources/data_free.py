@@ -40,6 +40,10 @@ class DataFree(Batches):
     def needs_writer(self) -> bool:
         return True
 
+    @property
+    def of_task(self) -> bool:
+        return False
+
     def texts(self, questions: int) -> int:
         return self.number
 
@@ -67,8 +71,10 @@ class DataFree(Batches):
         import numpy
 
         tokenizer = context.student.tokenizer
-        before = [token for token in tokenizer("")["input_ids"] if token != tokenizer.eos_token_id]
-        words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+        before = tokenizer("")["input_ids"]
+        if before[-1:] == [tokenizer.eos_token_id]:
+            before = before[:-1]
+        words = sorted(set(tokenizer.get_vocab().values()) - set(tokenizer.all_special_ids))
         draw = numpy.random.default_rng(context.seed)
         order: list[int] = []
         while len(order) < self.number:

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from regraft.config.ranges import ConfigError, require
-from regraft.interfaces import AnyQuestion, BatchContext, Batches, BatchSource, LabelledQuestion
+from regraft.interfaces import AnyQuestion, BatchContext, Batches, BatchSource, LabelledQuestion, LanguageModel
 
+Normalisation = Literal["sum", "character"]
 BETWEEN = "\n\n"
 """Stands behind each example."""
 
@@ -31,6 +32,9 @@ class InContext(Batches):
     answers: Literal["teacher", "gold"] = "teacher"
     """What the examples are answered with: `teacher`, the choice that it scores highest without examples; `gold`, the
     right one, which makes the training a labelled one whatever its loss."""
+    normalisation: Normalisation = "sum"
+    """How the teacher's score of a choice is formed: the sum of its tokens' log-likelihoods, or that divided by its
+    characters. Best the one by which the teacher is evaluated: `evaluation.normalisation`."""
 
     def __post_init__(self) -> None:
         require(self.shots >= 1, "shots", self.shots, "at least 1")
@@ -59,7 +63,7 @@ class InContext(Batches):
         if self.answers == "gold":
             chosen = [question.answer for question in examples if isinstance(question, LabelledQuestion)]
         else:
-            chosen = _preferred(context, examples)
+            chosen = _preferred(context, examples, self.normalisation)
         texts = []
         for question, answer in zip(examples, chosen, strict=True):
             before, choices = context.task.prompt(question)
@@ -68,32 +72,37 @@ class InContext(Batches):
         tokens = tuple(tokenizer("".join(texts), verbose=False)["input_ids"])
         if tokens[-1] == tokenizer.eos_token_id:
             tokens = tokens[:-1]
-        source = Shown.of(
-            context,
-            context.encode(context.questions),
-            shown=tokens,
-            begins=tokenizer.bos_token_id,
-            limit=getattr(context.student.model.config.get_text_config(), "max_position_embeddings", None),
-        )
-        for asked in source.encoded:
-            source.behind(asked)
+        source = Shown.of(context, context.encode(context.questions), shown=tokens, begins=tokenizer.bos_token_id)
+        limit = getattr(context.student.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = source.longest()
+        if limit is not None and longest > limit:
+            raise ConfigError(
+                f"batches.shots={self.shots}: with the examples the longest question has {longest} tokens, and the "
+                f"model takes {limit}. Lower it."
+            )
         context.report({"shown": [question.id for question in examples], "answers": self.answers})
         return source
 
 
-def _preferred(context: BatchContext, examples: Sequence[AnyQuestion]) -> list[int]:
-    """The choice of each that the teacher scores highest."""
-    import torch
+def _preferred(context: BatchContext, examples: Sequence[AnyQuestion], normalisation: Normalisation) -> list[int]:
+    """The choice of each that the teacher scores highest, from the cache."""
+    from regraft.recovery.sources.kept import remembered
 
-    from regraft.models.forward import forward
-    from regraft.tasks.packing import move, pack
+    asked = [replace(question, answer=None) for question in context.encode(examples)]
 
-    writer = context.writer()
-    unlabelled = [replace(question, answer=None) for question in context.encode(examples)]
-    batch = pack(unlabelled, "choices", "answer", context.student.pad_token_id, labelled=False)
-    batch = move(batch, writer.model.device)
-    with torch.no_grad(), context.autocast():
-        log_p = torch.log_softmax(forward(writer.model, batch).logits.float(), dim=-1)
-    tokens = log_p[batch.token_read, batch.token_id]
-    scores = tokens.new_zeros(len(batch.option_question)).index_add_(0, batch.token_option, tokens)
-    return [int(scores[batch.option_question == row].argmax()) for row in range(len(unlabelled))]
+    def choose(writer: LanguageModel) -> tuple[dict[str, Any], dict[str, int]]:
+        from regraft.models.forward import forward
+        from regraft.models.likelihood import option_scores
+        from regraft.tasks.packing import move, pack
+
+        batch = pack(asked, "choices", "answer", context.student.pad_token_id, labelled=False)
+        batch = move(batch, writer.model.device)
+        scores = option_scores(forward(writer.model, batch), batch)
+        if normalisation == "character":
+            scores = scores / batch.option_characters
+        # the choices of a question follow each other in their order
+        return {}, {name: int(scores[batch.option_question == row].argmax()) for row, name in enumerate(batch.ids)}
+
+    choices = {question.id: [question.choices, question.characters] for question in asked}
+    chosen = remembered(context, asked, {"choices": choices, "normalisation": normalisation}, choose)
+    return [chosen[question.id] for question in asked]

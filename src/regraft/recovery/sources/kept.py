@@ -1,4 +1,4 @@
-"""Texts that the teacher wrote once, from the cache."""
+"""What the teacher wrote or chose once, from the cache."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ import torch
 
 from regraft.cache import digest
 from regraft.interfaces import BatchContext, EncodedQuestion, LanguageModel
+from regraft.models.cost import Ledger, counted
 from regraft.models.precision import computed_in
 from regraft.recovery.writing import ends
 
-FORMAT = 1
+FORMAT = 2
 """Raise when what is written changes."""
 KIND = "written"
-TEXTS = "texts.json"
+SAID = "said.json"
 
 Author = Callable[[LanguageModel, Sequence[EncodedQuestion]], list[EncodedQuestion]]
 """Of the teacher, and questions of which the contexts are read."""
@@ -35,6 +36,35 @@ def written(
         asked: Each with an id of its own.
         settings: All that decides what is written besides teacher and questions, as plain data.
         author: Is called if nobody has written these yet.
+    """
+
+    def write(writer: LanguageModel) -> tuple[dict[str, Any], dict[str, list[int]]]:
+        last = ends(writer)
+        texts = {question.id: list(question.choices[0]) for question in author(writer, asked)}
+        about = {
+            "texts": len(texts),
+            "tokens": sum(map(len, texts.values())),
+            "ended": sum(text[-1] in last for text in texts.values()) / len(texts),
+        }
+        return about, texts
+
+    texts = remembered(context, asked, settings, write)
+    return [replace(question, choices=(tuple(texts[question.id]),), answer=None, characters=()) for question in asked]
+
+
+def remembered(
+    context: BatchContext,
+    asked: Sequence[EncodedQuestion],
+    settings: dict[str, Any],
+    say: Callable[[LanguageModel], tuple[dict[str, Any], Any]],
+) -> Any:
+    """What the teacher says of some questions, as plain data.
+
+    Args:
+        context: Of the training.
+        asked: Of which the contexts are read.
+        settings: All that decides it besides teacher and questions, as plain data.
+        say: Gives what is told in the record, and what is said, if nobody has asked this yet.
     """
     device = context.student.model.device.type
     with context.autocast():
@@ -52,22 +82,16 @@ def written(
     def make(folder: Path) -> None:
         began = time.perf_counter()
         writer = context.writer()
-        with torch.no_grad(), context.autocast():
-            done = author(writer, asked)
-        last = ends(writer)
-        texts = {question.id: list(question.choices[0]) for question in done}
-        about = {
-            "texts": len(texts),
-            "tokens": sum(map(len, texts.values())),
-            "ended": sum(text[-1] in last for text in texts.values()) / len(texts),
+        with counted(Ledger()) as counts, torch.no_grad(), context.autocast():
+            about, said = say(writer)
+        about |= {
             "seconds": time.perf_counter() - began,
+            "written_tokens": counts.teacher_tokens,
+            "written_flops": counts.teacher_flops,
         }
-        (folder / TEXTS).write_text(json.dumps({"about": about, "texts": texts}), encoding="utf-8")
+        (folder / SAID).write_text(json.dumps({"about": about, "said": said}), encoding="utf-8")
 
     folder = context.cache.entry(KIND if device == "cpu" else f"{KIND}-{device}", key, make)
-    found = json.loads((folder / TEXTS).read_text(encoding="utf-8"))
+    found = json.loads((folder / SAID).read_text(encoding="utf-8"))
     context.report(found["about"])
-    return [
-        replace(question, choices=(tuple(found["texts"][question.id]),), answer=None, characters=())
-        for question in asked
-    ]
+    return found["said"]

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from regraft.config.ranges import ConfigError, require
-from regraft.interfaces import BatchContext, Batches, BatchSource, LabelledQuestion, Task
+from regraft.interfaces import AnyQuestion, BatchContext, Batches, BatchSource, LabelledQuestion, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class MoreQuestions(Batches):
-    """The recovery's questions, and the first of another task's recovery questions that are not among them.
+    """The recovery's questions, and the first of another task's recovery questions that the run's task does not ask.
 
-    The other task may be the same one with other settings, such as all of its training questions. Their answers, if
-    there are any, are not read.
+    What the run's task keeps for preparation, selection or test is not read, nor is what says the same in other words
+    where a task knows that (`Task.about`). The other task may be the same one with other settings, such as all of its
+    training questions. Their answers, if there are any, are not read.
     """
 
     labelled: ClassVar[bool] = False
@@ -27,6 +28,10 @@ class MoreQuestions(Batches):
     def __post_init__(self) -> None:
         require(self.number >= 1, "number", self.number, "at least 1")
 
+    @property
+    def of_task(self) -> bool:
+        return False
+
     def texts(self, questions: int) -> int:
         return questions + self.number
 
@@ -34,23 +39,22 @@ class MoreQuestions(Batches):
         from regraft.recovery.batches import Questions
         from regraft.tasks.encoding import encode_all
 
-        known = context.encode(context.questions)
         questions = [
             question.unlabelled if isinstance(question, LabelledQuestion) else question
             for question in self.extra.load(context.cache).recovery
         ]
         limit = getattr(context.student.model.config.get_text_config(), "max_position_embeddings", None)
-        texts = {(question.context, question.choices) for question in known}
-        found = [
-            replace(question, id=f"extra/{question.id}")
-            for question in encode_all(context.student.tokenizer, self.extra, questions, limit)
-            if (question.context, question.choices) not in texts
-        ]
+        splits = context.task.load(context.cache)
+        asked: list[AnyQuestion] = [*context.questions, *splits.preparation, *splits.selection, *splits.test]
+        taken = {context.task.about(question) for question in asked}
+        found = [question for question in questions if self.extra.about(question) not in taken]
         if len(found) < self.number:
             raise ConfigError(
                 f"batches.number={self.number}: must be at most {len(found)}, the questions of batches.extra="
-                f"{self.extra.name} that the recovery does not have. Lower it, lower task.train_size, or choose "
+                f"{self.extra.name} that are in no split of the run's task. Lower it, lower task.train_size, or choose "
                 "another task with task@batches.extra=CHOICE."
             )
         context.report({"extra": self.number, "task": self.extra.name})
-        return Questions.of(context, [*known, *found[: self.number]])
+        encoded = encode_all(context.student.tokenizer, self.extra, found[: self.number], limit)
+        more = [replace(question, id=f"extra/{question.id}") for question in encoded]
+        return Questions.of(context, [*context.encode(context.questions), *more])

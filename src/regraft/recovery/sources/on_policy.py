@@ -11,6 +11,7 @@ arXiv 2306.08543, section 2.2), whose loss corrects for it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from regraft.cache import digest
-from regraft.config.ranges import require
+from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import Batch, BatchContext, Batches, BatchSource
 from regraft.recovery.sources.asked import Asked
 
@@ -77,6 +78,10 @@ class OnPolicy(Batches):
         return self.data.shows_labels
 
     @property
+    def of_task(self) -> bool:
+        return self.data.of_task
+
+    @property
     def drawn_with(self) -> float | None:
         return self.teacher_mixed if self.share == 1 and self.temperature == 1 else None
 
@@ -88,6 +93,14 @@ class OnPolicy(Batches):
 
         data = self.data.source(context)
         assert isinstance(data, Questions), "what is known is a list of questions"
+        limit = getattr(context.student.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = data.longest(self.tokens)
+        if self.share > 0 and limit is not None and longest > limit:
+            raise ConfigError(
+                f"batches.tokens={self.tokens}: the longest question with all that comes before and behind it would "
+                f"take {longest} positions, and the model has {limit}. Lower it"
+                + (", or batches.data.shots." if self.shows else ".")
+            )
         source = _Writing(batches=self, context=context, data=data)
         read = sum(len(data.order[step]) for step in source.turns)
         context.report({"student_steps": len(source.turns), "student_texts": read})
@@ -115,6 +128,7 @@ class _Writing(BatchSource):
         return self.context.writer()
 
     def step(self, number: int, student: LanguageModel) -> Iterator[tuple[Batch, int]]:
+        from regraft.models.cost import Ledger, counted
         from regraft.recovery.writing import write
 
         if number not in self.turns:
@@ -123,7 +137,9 @@ class _Writing(BatchSource):
         alpha = self.batches.teacher_mixed
         writers = [(student, 1 - alpha)] + ([(self.teacher, alpha)] if alpha > 0 else [])
         for asked, count in self.data.parts(number):
-            with self.context.autocast():
+            # what is written only to keep in step with other processes is nobody's cost
+            counting = contextlib.nullcontext() if count else counted(Ledger())
+            with counting, self.context.autocast():
                 texts = write(
                     writers,
                     asked,
@@ -132,6 +148,9 @@ class _Writing(BatchSource):
                     seed=self._seed(number),
                 )
             yield self.data.packed(texts), count
+
+    def longest(self) -> int:
+        return max(self.data.longest(), self.data.longest(self.batches.tokens) if self.turns else 0)
 
     def fingerprint(self) -> str:
         batches = self.batches

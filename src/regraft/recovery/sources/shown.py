@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from regraft.cache import digest
-from regraft.config.ranges import ConfigError
 from regraft.interfaces import Batch, EncodedQuestion
 from regraft.recovery.batches import Questions
 
@@ -20,24 +19,15 @@ class Shown(Questions):
     begins: int | None = None
     """The token that begins every text, if there is one: it comes before all that the teacher sees, and once."""
 
-    limit: int | None = None
-    """Most tokens that the teacher takes."""
-
     def behind(self, question: EncodedQuestion) -> EncodedQuestion:
-        """The question as the teacher reads it.
-
-        Raises:
-            ConfigError: It is longer than the teacher takes.
-        """
+        """The question as the teacher reads it."""
         begun = self.begins is not None and self.shown[:1] == question.context[:1] == (self.begins,)
         context = (*self.shown, *question.context[1 if begun else 0 :])
-        length = len(context) + max(map(len, question.choices))
-        if self.limit is not None and length > self.limit:
-            raise ConfigError(
-                f"batches.shots: with the examples question {question.id} has {length} tokens, and the model takes "
-                f"{self.limit}. Lower it."
-            )
         return replace(question, context=context, unread=len(context) - len(question.context))
+
+    def longest(self, written: int | None = None) -> int:
+        # the question that begins all texts alike loses its first token, so this is at most one too many
+        return len(self.shown) + super().longest(written)
 
     def packed(self, questions: Sequence[EncodedQuestion]) -> Batch:
         batch = super().packed(questions)
