@@ -35,8 +35,9 @@ CHOICES = {
 
 AT_MOST = "pruner.budget.at_most"
 """Config key of a budget that is given by itself, in what it counts."""
-TOLD = {"pruner.shuffled": False}
-"""Config keys that `variant` tells of any run in which they have another value than this, be it that of all runs."""
+TOLD = {"pruner.shuffled": False, **dict.fromkeys(("loss.target", "loss.over", "loss.at"), None)}
+"""Config keys that `variant` tells of any run in which they have another value than this, be it that of all runs: those
+of a control, and of `loss=compare`, which is a loss for each combination of them."""
 UNNAMED = {"budget": "units", "batch_source": "questions"}
 """Column -> what records mean that are older than its group."""
 
@@ -529,7 +530,7 @@ def _plain(value: object) -> str | float:
 def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:
     """For each run the settings in which runs of the same choices differ, beyond what has a column of its own.
 
-    And those of `TOLD`: a control must not look like what it is the control of.
+    And those of `TOLD`: a control must not look like what it is the control of, nor two losses like one.
 
     Args:
         runs: The runs.

@@ -218,7 +218,20 @@ def test_training_curves_are_means_over_seeds(tmp_path: Path, drawn: list[Figure
     assert data["low"].tolist() == losses[1] and data["high"].tolist() == losses[0]
     assert list(drawn[0].axes[0].lines[0].get_ydata()) == [3.0, 1.5, 0.75]
     assert "mean over 2 seeds" in result.caption
-    assert [axes.get_title() for axes in drawn[0].axes] == ["criterion L2, loss KL"]
+    assert [axes.get_title() for axes in drawn[0].axes] == ["KL"] and "All: criterion L2." in result.caption
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == ["Loss"], "not every loss is in nats"
+
+
+@pytest.mark.parametrize("losses", [[1.6, 1.4, 1.3], [0.9, 0.5, 0.2], [2.0, 0.9, 0.3], [40.0, 3.0, 0.02]])
+def test_an_axis_of_losses_has_numbers(losses: list[float], tmp_path: Path, drawn: list[Figure]) -> None:
+    for criterion in ("l2", "random"):
+        sweeps.save(sweeps.record(criterion=criterion), tmp_path / "study", losses=losses)
+    FIGURES["training_curves"](collect([tmp_path / "study"]), tmp_path)
+    for axes in drawn[0].axes:
+        low, high = axes.get_ylim()
+        written = [tick for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        assert len([tick for tick in written if tick.label1.get_text()]) >= 2
+    assert [axes.get_title() for axes in drawn[0].axes] == ["KL, criterion L2", "KL, criterion random"]
 
 
 def test_steps_count_over_stages_and_long_trainings_are_averaged(tmp_path: Path, drawn: list[Figure]) -> None:
