@@ -54,6 +54,8 @@ NUMBERS = {
     "teacher_parameters": "Parameters of the teacher",
 }
 """Columns that are numbers -> label; their axes are logarithmic."""
+RATE = "recovery.learning_rate"
+"""The config key whose axis is logarithmic."""
 
 
 def axis(name: str, structures: set[str], budgets: Set[str] = frozenset()) -> Axis:
@@ -98,6 +100,15 @@ def axis(name: str, structures: set[str], budgets: Set[str] = frozenset()) -> Ax
         raise AnalysisError(
             f"--x {name}: is no number. Give one of {', '.join((*SPARSITIES, *NUMBERS, *KNOWN))}, or a dotted config "
             "key with numbers."
+        )
+    if name == RATE:
+        return Axis(
+            name=name,
+            label="Learning rate of the recovery",
+            swept=name,
+            scale=1.0,
+            value=lambda run, _: _number(run.settings.get(name)),
+            logarithmic=True,
         )
     return Axis(name=name, label=name, swept=name, scale=1.0, value=lambda run, _: _number(run.settings.get(name)))
 

@@ -25,12 +25,11 @@ from analysis import comparison, names
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.comparison import Comparison, compare, differences, loss_pairs, replicates
 from analysis.crossed import Estimate, estimate
-from analysis.curves import FACETS, LINES, conditions, differ, measured, select
+from analysis.curves import FACETS, LINES, RATE, conditions, differ, measured, select
 from analysis.metrics import ACCURACY, KNOWN, Metric
 from analysis.statistics import t_interval
 from analysis.tables import Cell, Table
 
-RATE = "recovery.learning_rate"
 SELECTION = "selection"
 KL = KNOWN["dense_kl"]
 ARM = (*FACETS, "sparsity", *LINES)
@@ -287,9 +286,7 @@ def _arm(condition: dict[str, Any], name: str, runs: Sequence[Run]) -> tuple[Arm
     label_free = _chosen(by_rate, KL) if all(run.label_free for run in runs) else None
     usable = tuple(sorted(by_rate))
     left_out = tuple(rate for rate in rates if rate not in by_rate)
-    arm = Arm(
-        condition=condition, name=name, rates=usable, left_out=left_out, labelled=labelled, label_free=label_free
-    )
+    arm = Arm(condition=condition, name=name, rates=usable, left_out=left_out, labelled=labelled, label_free=label_free)
     return arm, gaps
 
 

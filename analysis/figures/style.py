@@ -240,7 +240,7 @@ def log_axis(axes: Axes, points: set[float]) -> None:
         axes.xaxis.set_major_locator(FixedLocator(sorted(points)))
         axes.xaxis.set_minor_locator(NullLocator())
     written = EngFormatter(sep="")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: written(float(f"{x:.3g}"))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: written(float(f"{x:.3g}")) if x >= 1 else f"{x:.3g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -325,3 +325,46 @@ def test_differences_against_the_size_of_the_recovery_set(
         differences.draw(compare(_pairs(tmp_path / "study", seeds=2), "sparsity", "0.5", "0.8")[0], tmp_path)
     with pytest.raises(AnalysisError, match="no pair of runs"):
         differences.draw([], tmp_path)
+
+
+def test_methods_at_one_sparsity_are_rows_the_best_on_top(
+    sweep: Callable[..., Collection], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    accuracies = {"none": 0.3, "ce": 0.6, "kl": 0.8, "jsd": 0.7}
+    runs = [
+        {"loss": loss, "seed": seed, "accuracy": value + 0.02 * seed}
+        for loss, value in accuracies.items()
+        for seed in range(1 if loss == "none" else 2)
+    ]
+    collection = sweep(*runs, {"loss": "kl", "sparsity": 0.0, "accuracy": 0.9})
+    FIGURES["accuracy_of_methods"](collection, tmp_path)
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["none", "CE", "JSD", "KL"]
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() != "None"] == [
+        pytest.approx([100 * value]) for value in (0.3, 0.61, 0.71, 0.81)
+    ]
+    bars = [bar.get_segments()[0][:, 0] for bar in axes.collections if hasattr(bar, "get_segments")]
+    assert len(bars) == 4 and all(low < high for low, high in bars)
+    assert _legend(drawn[0]) == ["dense", "chance"]
+    with pytest.raises(AnalysisError, match="several sparsities"):
+        FIGURES["accuracy_of_methods"](sweep(*runs, {"loss": "kl", "sparsity": 0.9}), tmp_path)
+    with pytest.raises(AnalysisError, match="there is 1"):
+        FIGURES["accuracy_of_methods"](sweep(runs[0]), tmp_path)
+
+
+def test_learning_rates_are_points_of_a_loss(
+    sweep: Callable[..., Collection], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rates = (1e-4, 1e-3, 1e-2)
+    runs = [
+        {"loss": loss, "seed": seed, "learning_rate": rate, "accuracy": 0.5 + 10 * rate + 0.01 * seed}
+        for loss in ("ce", "kl")
+        for rate in rates
+        for seed in (0, 1)
+    ]
+    FIGURES["accuracy_vs_learning_rate"](sweep(*runs), tmp_path)
+    axes = drawn[0].axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
+    assert {"CE", "KL"} <= set(_legend(drawn[0]))
+    with pytest.raises(AnalysisError, match="sweep recovery.learning_rate"):
+        FIGURES["accuracy_vs_learning_rate"](sweep(*runs[:2]), tmp_path)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from combinations import GROUPS, Combination, all_of, base, choices, components, composed, covering, put_together
 
-from regraft.config.ranges import Incompatible
+from regraft.config.ranges import ConfigError, Incompatible
 from regraft.config.schema import RunConfig, load
 from regraft.distillation.teachers.several import Several
 from regraft.run import run
@@ -46,6 +46,10 @@ DRAWS_ANEW = {"from_scratch", "generations", "lottery_reinitialised", "lottery_t
 """Pipelines in which weights are drawn that nothing but the recovery trains."""
 OWN_BATCHES = {"minillm": "minillm"}
 """Loss -> the batches without which it is refused."""
+WORLD = ("world.entities=12", "world.types=4", "world.relations=4", "test_relations=1")
+SAME_WORLD = tuple(f"batches.extra.{setting}" for setting in WORLD)
+SAME_WORLD_AS_DATA = tuple(f"batches.data.extra.{setting}" for setting in WORLD)
+"""The task of these runs, as extra questions."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -176,6 +180,20 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
         (["loss=minillm"], "with alpha=0.2 it must be given texts that are all drawn at temperature 1"),
+        (
+            ["loss=minillm", "batches=minillm", "batches.share=0.5"],
+            "batches.share=0.5, batches.temperature=1.0, batches",
+        ),
+        (
+            ["loss=minillm", "batches=minillm", "batches.share=0.5"],
+            "Choose batches=minillm batches.share=1.0 batches.te",
+        ),
+        (["loss=kl", "batches=minillm"], "batches.teacher_mixed=0.2: must be 0 with loss=KL"),
+        (["batches=more_questions", *SAME_WORLD], "batches.extra=facts: must be another task than the run's own while"),
+        (
+            ["batches=on_policy", "+batches@batches.data=more_questions", *SAME_WORLD_AS_DATA],
+            "another task with task@batches.data.extra=CHOICE",
+        ),
         (["batches=on_policy", "loss=ce"], "batches=OnPolicy hold no right answers, which loss=CrossEntropy needs"),
         (["recovery=small_model_lora", "pipeline=generations"], "adapters leave them as they are drawn"),
         (["teacher=ema", "loss=ce_kl", "recovery=small_model_lora"], "teacher=Ema averages the student's weights, and"),
@@ -198,6 +216,24 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
     with pytest.raises(Incompatible) as refused:
         load(composed(*overrides))
     assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["recovery.tokens=99"], "recovery.steps=2: must be null beside tokens=99, since one of them ends a training."),
+        (
+            ["teacher=several"],
+            "teacher.teachers={}: must be at least one teacher. Give each a name: +teacher@teacher.te",
+        ),
+        (["recovery.frozen=embeddings"], "Write a list: recovery.frozen=[embeddings]."),
+        (["recovery.frozen=[embedding]"], "recovery.frozen=['embedding']: input should be 'embeddings' or 'head'."),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_to_write(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(composed(*overrides))
+    assert told in str(refused.value)
 
 
 def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
@@ -275,6 +311,8 @@ def quick(component: Any) -> Any:
         ["loss=minillm", "batches=minillm"],
         ["batches=on_policy", "+batches@batches.data=in_context"],
         ["batches=more_questions", "task@batches.extra=commonsense_qa"],
+        ["batches=more_questions", *SAME_WORLD, "task.train_size=64"],
+        ["batches=on_policy", "loss=jsd", "batches.temperature=1.0"],
         # a teacher that nobody asks
         ["teacher=ema", "loss=ce", "recovery=small_model_lora"],
         # the dense model's shapes are there

@@ -22,6 +22,7 @@ GROUPS = ("loss", "batches", "teacher")
 """What decides how accuracy is grafted back: each YAML of these groups is run, also one that was added yesterday."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "loss=minillm": ("batches=minillm",),
+    "batches=minillm": ("loss=minillm",),
     "teacher=several": ("+teacher@teacher.teachers.a=dense", "+teacher@teacher.teachers.b=previous"),
     "teacher=other": (
         "model@teacher.model=tiny_olmo2",

@@ -20,7 +20,9 @@ from regraft.sweeps.identity import register
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(ROOT.glob("docs/grafting/*.md"))
-COMMAND = re.compile(r"^ {4,}((?:python -m )?(?:regraft|analysis) .*)$|`((?:python -m )?(?:regraft|analysis) [^`]+)`", re.M)
+COMMAND = re.compile(
+    r"^ {4,}((?:python -m )?(?:regraft|analysis) .*)$|`((?:python -m )?(?:regraft|analysis) [^`]+)`", re.M
+)
 
 
 def commands(program: str) -> list[str]:
