@@ -114,13 +114,14 @@ SURROUNDINGS: dict[str, Callable[[Mapping[str, Any]], object]] = {
 
 
 def _paid_for(a: Record, b: Record) -> tuple[tuple[int, int], ...]:
-    """Recovery steps of both, if one of them read the first batches of the other; else nothing."""
+    """Recovery steps of both, if one of them read the first batches of the other and no more; else nothing."""
     mine, theirs = (
         [each for stage in record.stages if stage.stage == "recover" for each in stage.details.get(BATCHES_BY_STEP, ())]
         for record in (a, b)
     )
-    both = min(len(mine), len(theirs))
-    return ((len(mine), len(theirs)),) if both and mine[both - 1] == theirs[both - 1] else ()
+    shorter, longer = sorted((mine, theirs), key=len)
+    begins = 0 < len(shorter) < len(longer) and shorter[-1] == longer[len(shorter) - 1]
+    return ((len(mine), len(theirs)),) if begins else ()
 
 
 def _trained(record: Record) -> bool:

@@ -335,8 +335,8 @@ def _pairs(arms: Sequence[Arm], gaps: list[str]) -> list[tuple[str, str]]:
     chosen = [pair for pair in others if len(losses) <= FEW or best in pair]
     if left := len(others) - len(chosen):
         gaps.append(
-            f"{left} pairs of the {len(losses)} losses are not compared: of more than {FEW} only those that have CE, or "
-            f"the best on the selection questions, {names.value('loss', best)}. Choose others with --where "
+            f"{left} pairs of the {len(losses)} losses are not compared: of more than {FEW} only those that have CE, "
+            f"or the best on the selection questions, {names.value('loss', best)}. Choose others with --where "
             "loss=A,B."
         )
     return [*asked, *chosen]

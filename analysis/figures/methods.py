@@ -79,8 +79,8 @@ def at_one_sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) 
         caption = (
             f"{found.metric.label} on {names.span(summary['questions'].dropna())} test questions, "
             f"{names.spaced(table['sparsity'].iloc[0])} of {units} removed. Dots: means over "
-            f"{names.span(summary['seeds'])} seeds. Bars: 95 % intervals of the mean over seeds (t quantiles); where the "
-            "seeds tell no spread, over the questions (Wilson). Faint points: single runs. Where intervals overlap, "
+            f"{names.span(summary['seeds'])} seeds. Bars: 95 % intervals of the mean over seeds (t quantiles); where "
+            "the seeds tell no spread, over the questions (Wilson). Faint points: single runs. Where intervals overlap, "
             "differences are told by pairs of the same questions and seeds: `compare`."
         )
         return save(layout.figure, folder, "accuracy_of_methods", {"": summary}, caption, [*found.gaps, *gaps])

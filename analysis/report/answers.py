@@ -100,13 +100,15 @@ def answers(collection: Collection) -> dict[str, Any]:
 
 
 def _after_pruning(run: Run) -> StageRecord | None:
-    """The evaluation between the last pruning and the recovery after it; without recovery the last one."""
+    """The evaluation between the last pruning and the recovery or prompt after it; without either the last one."""
     found, recovered = None, False
     for stage in run.record.stages:
         if stage.stage == "prune":
             found, recovered = None, False
         elif stage.stage == "recover":
             recovered = run.choice("loss") != "none"
+        elif stage.stage == "instruct":
+            recovered = True
         elif stage.stage == "evaluate" and stage != run.dense_evaluation and not recovered:
             found = stage
     return found

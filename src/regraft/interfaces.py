@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 Scoring = Literal["cloze", "letter"]
 Reads = Literal["gold", "question", "choices", "drawn_choice"]
 Positions = Literal["answer", "all"]
+LossNeed = Literal["labels", "teacher_logits", "hidden_states", "attentions"]
+"""What a loss asks for: answers; a teacher; of the student, and of the teacher if it `asks_teacher` for it, what each
+layer says or where it looks."""
 
 
 class Component:
@@ -149,6 +152,8 @@ class LanguageModel:
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """Name of a parameter -> bool of its shape, True where a weight is kept: what sparsity within matrices removed. The
     weights that are gone are zero, and whoever changes weights keeps them so."""
+    prompt: str = ""
+    """What stands before every question that this model is asked. No checkpoint holds it."""
 
     @property
     def vocabulary(self) -> int:
@@ -564,6 +569,8 @@ class Criterion(Component, ABC):
     """Kinds of units that it can score."""
     reads_sparsity: ClassVar[bool] = False
     """Whether its scores depend on the share of units that shall be gone, which must then be known before."""
+    takes: ClassVar[frozenset[LossNeed]] = frozenset(get_args(LossNeed))
+    """What a loss that it measures may ask for."""
     chooses: ClassVar[bool] = False
     """Whether `adjust` chooses the units, by scores that change while it goes."""
 
@@ -799,7 +806,7 @@ class Moment:
     """When in a training a loss is computed, and what it may use there."""
 
     share: float = 0.0
-    """Of the steps over which the learning rate takes its course, those that are done: from 0 to 1."""
+    """Of the steps over which the learning rate takes its course, those that are done: from 0, and below 1."""
     generator: torch.Generator | None = None
     """For losses that draw; seeded by the run's seed and the step, so that a step that is done again draws the same."""
     learned: nn.Module | None = None
@@ -814,10 +821,6 @@ class Moment:
 
 BEGINNING = Moment()
 """Of a loss that is computed outside of a training."""
-
-LossNeed = Literal["labels", "teacher_logits", "hidden_states", "attentions"]
-"""What a loss asks for: answers; a teacher; of the student, and of the teacher if there is one, what each layer says or
-where it looks."""
 
 
 class Loss(Component, ABC):
@@ -867,6 +870,26 @@ class Loss(Component, ABC):
     @property
     def compares_choices(self) -> bool:
         """Whether it weighs the choices of a question against one another: what somebody wrote has no other."""
+        return False
+
+    @property
+    def asks_teacher(self) -> frozenset[LossNeed]:
+        """What of its needs it asks of the teacher too."""
+        return self.needs - {"labels"} if "teacher_logits" in self.needs else frozenset()
+
+    @property
+    def compares_questions(self) -> int:
+        """Fewest questions of one forward pass that it compares with one another; 1: it takes each on its own."""
+        return 1
+
+    @property
+    def ends_with_question(self) -> bool:
+        """Whether all that it looks at is the question: what stands behind it counts for nothing."""
+        return False
+
+    @property
+    def rests(self) -> bool:
+        """Whether a student that says what its teacher says has no gradient."""
         return False
 
     @property
@@ -942,7 +965,7 @@ class TeacherContext:
     """Takes plain data on the teacher for the stage's record. `asked_tokens` and `asked_flops`, what was read and
     computed before the training, are part of its cost."""
     needs: frozenset[LossNeed] = frozenset()
-    """What the loss asks for: with `hidden_states` or `attentions` the teacher's are wanted too."""
+    """What the loss asks the teacher for."""
     previous: Callable[[], LanguageModel] | None = None
     """Loads the model that left the run's recovery before this one, the dense one before the first; for teachers with
     `reads_previous`."""
@@ -965,6 +988,11 @@ class Teacher(Component, ABC):
     """Whether the recovery before this one made it."""
     follows: ClassVar[bool] = False
     """Whether it is made of the student's own weights while they train."""
+
+    @property
+    def starts_as_student(self) -> bool:
+        """Whether the student says what this teacher says before the first step, whatever was pruned."""
+        return False
 
     @property
     def shaped_as_dense(self) -> bool:

@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from regraft.cache import GIGABYTE, Cache
+from regraft.config.compatibility import check_processes
 from regraft.config.ranges import ConfigError
 from regraft.config.schema import RunConfig
 from regraft.environment import Memory, describe, is_out_of_memory, started_together
@@ -34,7 +35,7 @@ from regraft.records import (
 )
 from regraft.recovery.processes import Processes
 from regraft.secrets import redact
-from regraft.stages import evaluate, initialise, load, prepare, prune, recover, rewind
+from regraft.stages import evaluate, initialise, instruct, load, prepare, prune, recover, rewind
 from regraft.stages.context import Context, Lineage
 from regraft.stages.outcome import WARNINGS, Outcome
 from regraft.stages.plan import PlannedStage, plan, questions_key, run_id
@@ -56,9 +57,10 @@ STAGES = {
     "prune": prune.run,
     "rewind": rewind.run,
     "recover": recover.run,
+    "instruct": instruct.run,
     "evaluate": evaluate.run,
 }
-CHANGES = ("initialise", "prune", "rewind", "recover")
+CHANGES = ("initialise", "prune", "rewind", "recover", "instruct")
 """Stages that change a model."""
 
 
@@ -76,11 +78,13 @@ def run(config: RunConfig, folder: Path, resolved: dict[str, Any], choices: dict
         The record, whose status says whether the run finished. A failed run leaves its record too.
 
     Raises:
+        ConfigError: So many processes cannot do it together.
         Stopped: The process was told to stop. There is no record: the same run goes on from where it was.
     """
     torch.set_num_threads(config.runtime.threads)
     # a bar for every checkpoint that is read would drown the training's own
     transformers.utils.logging.disable_progress_bar()
+    check_processes(config, started_together())
     processes = Processes(_device(config.runtime.device), started_together(), config.runtime.shard)
     device = processes.device
     limit = config.runtime.cache_gb

@@ -65,8 +65,8 @@ def record(
         neurons: Those of each layer that were removed, and that there were.
         metrics: Further ones of the last evaluation; those that know no questions have no split.
         dense: The same of the dense model; `accuracy` replaces 0.97.
-        settings: `train_size`, `lr`, `learning_rate`, `steps`, `tracker`, `loss_settings`, `pruner_settings`, and `selection`,
-            metrics of the last evaluation on as many selection questions, and `costs` of the recovery.
+        settings: `train_size`, `lr`, `learning_rate`, `steps`, `tracker`, `loss_settings`, `pruner_settings`,
+            `selection`, metrics of the last evaluation on as many selection questions, and `costs` of the recovery.
     """
     costs: Mapping[str, float] = settings.pop("costs", {})
     selection: Mapping[str, float] = settings.pop("selection", {})

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from combinations import GROUPS, Combination, all_of, base, choices, components, composed, covering, put_together
 
+from regraft.config.compatibility import check_processes
 from regraft.config.ranges import ConfigError, Incompatible
 from regraft.config.schema import RunConfig, load
 from regraft.distillation.teachers.several import Several
@@ -40,10 +41,12 @@ NEEDS_NO_SCORES = {"layerwise", "per_layer", "owl", "erk"}
 MOVES_MASKS = {"set", "rigl"}
 IN_STEPS = {"iterative", "rounds"}
 SEVERAL = ("teacher=several", "+teacher@teacher.teachers.a=dense")
+BESIDE_EXITS = ("loss=ce_kl", "~loss.terms.ce", "~loss.weights.ce", "+loss@loss.terms.exits=exits")
 CHANNEL_BY_CHANNEL = {"hints", "kl_hints", "distilbert"}
 """Losses that compare the hidden states of student and teacher."""
 DRAWS_ANEW = {"from_scratch", "generations", "lottery_reinitialised", "lottery_ticket", "prune_at_initialisation"}
 """Pipelines in which weights are drawn that nothing but the recovery trains."""
+TRAINS_NOTHING = {"prompt_distillation"}
 OWN_BATCHES = {"minillm": "minillm"}
 """Loss -> the batches without which it is refused."""
 WORLD = ("world.entities=12", "world.types=4", "world.relations=4", "test_relations=1")
@@ -195,6 +198,7 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             "another task with task@batches.data.extra=CHOICE",
         ),
         (["batches=on_policy", "loss=ce"], "batches=OnPolicy hold no right answers, which loss=CrossEntropy needs"),
+        (["pipeline=prompt_distillation"], "Choose loss=none"),
         (["recovery=small_model_lora", "pipeline=generations"], "adapters leave them as they are drawn"),
         (["teacher=ema", "loss=ce_kl", "recovery=small_model_lora"], "teacher=Ema averages the student's weights, and"),
         (["teacher=ema", "loss=ce_kl", "runtime.shard=true"], "shard=true: must be false with teacher=Ema"),
@@ -210,6 +214,38 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
             "recovery.tokens=99: must be null with a run",
         ),
         (["recovery.flops=1e9", "recovery.steps=null", "pipeline=lottery_ticket"], "recovers more than once"),
+        (["recovery.flops=1e9", "recovery.steps=null", "pipeline=generations"], "recovers more than once"),
+        (["teacher=ema"], "loss=KL is at rest where the student says what teacher=Ema says"),
+        (["teacher=ema", "loss=ce_kl", "loss.weights.ce=0"], "loss=WeightedSum is at rest where the student says"),
+        ([*SEVERAL[:1], "+teacher@teacher.teachers.a=ema"], "loss=KL is at rest where the student says"),
+        ([*SEVERAL, "+teacher@teacher.teachers.b=ema", "+teacher.weights.a=0"], "loss=KL is at rest where the student"),
+        (
+            ["loss=rkd", "recovery.batch_size=4", "recovery.accumulation=4"],
+            "batch_size=4 recovery.accumulation=4: a forward pass must have at least 3 questions with loss=Relational",
+        ),
+        (["loss=rkd", "recovery.batch_size=8", "recovery.accumulation=3"], "which compares them; one has 2"),
+        (["loss=rkd", "recovery.batch_size=2"], "recovery.batch_size=2: a forward pass must have at least 3 questions"),
+        (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=rkd", "calibration.batch_size=1"],
+            "calibration.batch_size=1: a forward pass must have at least 3 questions with pruner.criterion.loss=",
+        ),
+        (
+            ["pruner/criterion=taylor", "loss@pruner.criterion.loss=minillm"],
+            "pruner.criterion.loss=MiniLLM must be given texts that were drawn for it",
+        ),
+        (
+            ["pruner/criterion=grasp", "+loss@pruner.criterion.loss=exits"],
+            "pruner.criterion.loss=Exits asks for hidden_states, and Grasp measures a loss of logits alone",
+        ),
+        (
+            ["pruner/criterion=grasp", "+loss@pruner.criterion.loss=attention_maps"],
+            "pruner.criterion.loss=AttentionMaps asks for attentions",
+        ),
+        (
+            ["loss=rkd", "loss.reads=choices", "batches=on_policy"],
+            "loss=Relational looks at questions alone, and batches=OnPolicy write",
+        ),
+        (["teacher=cached", "teacher.keep=top_k", "loss=kl_hints"], "teacher=Cached gives no hidden_states"),
     ],
 )
 def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: list[str], reason: str) -> None:
@@ -236,14 +272,19 @@ def test_what_is_wrong_is_said_with_what_to_write(overrides: list[str], told: st
     assert told in str(refused.value)
 
 
-def test_weights_that_are_drawn_anew_are_trained(parts: dict[str, dict[str, Any]], whole: RunConfig) -> None:
+def test_what_a_pipeline_needs_trained_is_trained_and_nothing_else(
+    parts: dict[str, dict[str, Any]], whole: RunConfig
+) -> None:
     pipelines, batches = components("pipeline"), components("batches")
-    assert set(pipelines) > DRAWS_ANEW
+    assert set(pipelines) > DRAWS_ANEW | TRAINS_NOTHING
     for pipeline, loss in itertools.product(pipelines, choices("loss")):
         together = {"pipeline": pipelines[pipeline], "loss": parts["loss"][loss]}
         together["batches"] = batches[OWN_BATCHES.get(loss, "questions")]
         if loss == "none" and pipeline in DRAWS_ANEW:
             with pytest.raises(Incompatible, match=r"loss=NoRecovery trains nothing.*random weights. Choose loss=ce"):
+                put_together(whole, together)
+        elif loss != "none" and pipeline in TRAINS_NOTHING:
+            with pytest.raises(Incompatible, match=r"trains, and the pipeline has no recover.*Choose loss=none"):
                 put_together(whole, together)
         else:
             put_together(whole, together)
@@ -313,6 +354,16 @@ def quick(component: Any) -> Any:
         ["batches=more_questions", "task@batches.extra=commonsense_qa"],
         ["batches=more_questions", *SAME_WORLD, "task.train_size=64"],
         ["batches=on_policy", "loss=jsd", "batches.temperature=1.0"],
+        # the student's own layers, of which no teacher is asked
+        ["teacher=cached", *BESIDE_EXITS],
+        [*SEVERAL, *BESIDE_EXITS],
+        ["loss=rkd", "loss.angle=0", "recovery.batch_size=4", "recovery.accumulation=2"],
+        ["loss=rkd", "recovery.batch_size=9", "recovery.accumulation=3"],
+        ["pruner/criterion=grasp", "+loss@pruner.criterion.loss=kl"],
+        # something pulls the student away from itself
+        ["teacher=ema", "loss=pseudo_label"],
+        ["teacher=ema", *BESIDE_EXITS],
+        [*SEVERAL, "+teacher@teacher.teachers.b=ema"],
         # a teacher that nobody asks
         ["teacher=ema", "loss=ce", "recovery=small_model_lora"],
         # the dense model's shapes are there
@@ -323,6 +374,27 @@ def quick(component: Any) -> Any:
 )
 def test_what_only_looks_like_it_is_let_through(overrides: list[str]) -> None:
     load(composed(*overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["loss=rkd"], "loss=Relational compares the questions of a step, of which each of 2 processes"),
+        (["loss=hints", "loss.projection=learned"], "loss=Hints learns a projection, which 2 processes do not share"),
+        (["loss=kl_hints", "loss.terms.hints.projection=learned"], "loss=WeightedSum learns a projection"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused_before_anything_is_done(
+    overrides: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config = load(composed(*overrides))
+    check_processes(config, 1)
+    check_processes(load(composed()), 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError) as refused:
+        run(config, tmp_path, {"seed": 0}, {}, "processes")
+    assert reason in str(refused.value) and "Start one process" in str(refused.value)
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_task_of_a_union_wants_a_teacher_of_its_name(whole: RunConfig) -> None:

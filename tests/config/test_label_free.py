@@ -21,6 +21,8 @@ from regraft.run import run
 GROUPS = ("loss", "batches", "teacher")
 """What decides how accuracy is grafted back: each YAML of these groups is run, also one that was added yesterday."""
 NEEDED: Mapping[str, tuple[str, ...]] = {
+    # KL alone would be at rest
+    "teacher=ema": ("loss=pseudo_label",),
     "loss=minillm": ("batches=minillm",),
     "batches=minillm": ("loss=minillm",),
     "teacher=several": ("+teacher@teacher.teachers.a=dense", "+teacher@teacher.teachers.b=previous"),
@@ -28,14 +30,15 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
         "model@teacher.model=tiny_olmo2",
         *(f"teacher.{override}" for override in MICRO if override.startswith("model.")),
     ),
+    "pipeline=prompt_distillation": ("loss=none", "pruner/structure=layers", "pipeline.instructions.examples=2"),
 }
 """What a choice cannot be composed or run without, in a run of two steps."""
-CHOICES = [f"{group}={choice}" for group in GROUPS for choice in choices(group)]
+CHOICES = [f"{group}={choice}" for group in GROUPS for choice in choices(group)] + ["pipeline=prompt_distillation"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rotated(Task):
-    """The questions of another task; in the recovery's, other choices are right."""
+    """The questions of another task; in those that are learned from, other choices are right."""
 
     of: Task
     by: int
@@ -50,7 +53,8 @@ class Rotated(Task):
 
     def load(self, cache: Cache) -> Splits:
         splits = self.of.load(cache)
-        return dataclasses.replace(splits, recovery=tuple(map(self._moved, splits.recovery)))
+        learned = {name: tuple(map(self._moved, getattr(splits, name))) for name in ("preparation", "recovery")}
+        return dataclasses.replace(splits, **learned)
 
     def _moved(self, question: AnyQuestion) -> AnyQuestion:
         if not isinstance(question, LabelledQuestion):
@@ -94,6 +98,7 @@ def leaves(config: RunConfig, folder: Path) -> dict[str, Any]:
     assert record.status == "finished", record.error
     return {
         "stages": [(stage.stage, stage.fingerprints) for stage in record.stages],
+        "prompts": [stage.details["candidates"] for stage in record.stages if stage.stage == "instruct"],
         "rows": [
             (row.stage_index, row.metric, row.value, row.ci_low)
             for row in record.rows

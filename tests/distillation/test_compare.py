@@ -115,7 +115,7 @@ def literal(loss: Compare, student: torch.Tensor, teacher: torch.Tensor) -> torc
 def test_each_cell_and_its_gradient_equal_loops_in_float64(
     target: str, over: str, at: str, normalisation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regraft.models.likelihood.POSITIONS", 4)  # several parts
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 4 * VOCAB)  # several parts
     loss = Compare(
         target=target,  # type: ignore[arg-type]
         over=over,  # type: ignore[arg-type]

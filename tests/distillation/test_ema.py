@@ -78,6 +78,18 @@ def test_alone_it_teaches_its_student_nothing(cache: Cache) -> None:
     assert all(line["grad_norm"] > 0 for line in apart.lines)
 
 
+def test_what_is_kept_after_the_last_step_has_no_teacher(cache: Cache, tmp_path: Path) -> None:
+    path = tmp_path / "key.safetensors"
+    going, _ = trainer(cache, Ema(decay=0.5), path=path)
+    going.run(until=STEPS - 1)
+    assert going.state().teacher
+    going.run()
+    assert not going.state().teacher
+    again, _ = trainer(cache, Ema(decay=0.5), path=path)
+    again.run()
+    assert again.lines == going.lines
+
+
 @pytest.mark.parametrize("teacher", [Ema(decay=0.5), Several(teachers={"a": Ema(decay=0.5), "b": Ema(start="dense")})])
 def test_interrupted_it_goes_on_to_the_bit(cache: Cache, tmp_path: Path, teacher: Teacher) -> None:
     whole, averages = trainer(cache, teacher)

@@ -67,7 +67,7 @@ def literal(loss: MiniLLM, student: torch.Tensor, teacher: torch.Tensor) -> tupl
     ],
 )
 def test_value_and_gradient_equal_the_formula_in_float64(changes: dict, single_step: bool, monkeypatch) -> None:
-    monkeypatch.setattr("regraft.distillation.losses.minillm.POSITIONS", 3)
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 3 * VOCAB)
     generator = torch.Generator().manual_seed(0)
     student, teacher = (2 * torch.randn(2, 7, VOCAB, generator=generator)).unbind()
     loss = MiniLLM(single_step=single_step, **changes)

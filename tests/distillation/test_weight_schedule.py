@@ -51,6 +51,21 @@ def test_numbers_and_schedules_are_weights() -> None:
     assert isinstance(loss.weights["kl"], float)
 
 
+def test_the_last_step_is_one_before_the_end() -> None:
+    """At step t of T the share (t - 1) / T is done: who wants the end itself says when it has come."""
+    steps = [step / 10 for step in range(10)]
+    assert WeightSchedule(start=1, end=0).at(steps[-1]) == pytest.approx(0.1)
+    assert WeightSchedule(start=1, end=0, to_share=0.9).at(steps[-1]) == 0
+
+
+@pytest.mark.parametrize(
+    "weights", [{"ce": 0.0, "kl": WeightSchedule(start=0, end=0)}, {"ce": math.inf}, {"kl": math.nan}]
+)
+def test_weights_that_say_nothing_are_refused(weights: dict[str, float | WeightSchedule]) -> None:
+    with pytest.raises(ConfigError, match=r"weights.*: must be (above 0 for one term|a finite number)"):
+        WeightedSum(terms={"ce": CrossEntropy(reads="choices"), "kl": KL()}, weights=weights)
+
+
 @pytest.mark.parametrize(
     ("weight", "message"),
     [
@@ -61,7 +76,7 @@ def test_numbers_and_schedules_are_weights() -> None:
             r"loss\.weights\.kl\.to_share=0\.25: must be from from_share \(0\.5\) to 1",
         ),
         ("often", r"loss\.weights\.kl=often: .* valid number.* Or give a WeightSchedule"),
-        (-1, r"loss\.weights\.kl=-1\.0: must be at least 0"),
+        (-1, r"loss\.weights\.kl=-1\.0: must be a finite number of at least 0"),
     ],
 )
 def test_what_is_no_weight_is_refused(weight: Any, message: str) -> None:

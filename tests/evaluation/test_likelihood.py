@@ -8,7 +8,7 @@ from architectures import ARCHITECTURES, tiny_model
 from regraft.config.ranges import ConfigError
 from regraft.evaluation.evaluation import Evaluation
 from regraft.evaluation.likelihood import per_character, score_questions
-from regraft.interfaces import EncodedQuestion, ModelOutputs
+from regraft.interfaces import EncodedQuestion, Head, ModelOutputs
 from regraft.models.forward import forward
 from regraft.models.likelihood import option_scores
 from regraft.tasks.packing import pack
@@ -73,8 +73,26 @@ def test_scores_are_the_same_however_many_parts_they_take(monkeypatch: pytest.Mo
     batch = pack(random_questions(6), "choices", "answer", 0, labelled=False)
     outputs = ModelOutputs(logits=torch.randn(len(batch.read), 97, generator=torch.Generator().manual_seed(0)))
     whole = option_scores(outputs, batch)
-    monkeypatch.setattr("regraft.models.likelihood.POSITIONS", 3)
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 3 * 97)
     torch.testing.assert_close(option_scores(outputs, batch), whole)
+
+
+@pytest.mark.parametrize(("vocabulary", "positions"), [(97, 12), (400, 3), (5000, 1)])
+def test_so_many_logits_are_made_at_once_whatever_the_vocabulary(
+    vocabulary: int, positions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 1200)
+    made: list[int] = []
+
+    class Counting(Head):
+        def product(self, states: torch.Tensor) -> torch.Tensor:
+            made.append(len(states))
+            return super().product(states)
+
+    batch = pack(random_questions(12), "choices", "answer", 0, labelled=False)
+    head = Counting(weight=torch.randn(vocabulary, 4), bias=None, softcap=None, dtype=torch.float32)
+    option_scores(ModelOutputs(states=torch.randn(len(batch.read), 4), head=head), batch)
+    assert max(made) == positions and sum(made) >= len(batch.read)
 
 
 def test_half_precision_logits_are_summed_in_float32():

@@ -167,6 +167,23 @@ def test_moments_in_bytes_take_the_steps_of_the_formula() -> None:
     assert optimizer.state[small]["exp_avg"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("rows", [8, 64])
+def test_with_8_bits_a_weight_that_lies_transposed_takes_the_same_steps(rows: int) -> None:
+    """Of a few numbers, whose moments stay in float32, and of many."""
+    gradients = torch.randn(3, rows, 96, generator=torch.Generator().manual_seed(1))
+    began = torch.randn(rows, 96, generator=torch.Generator().manual_seed(0))
+    found = []
+    for weight in (began.clone(), began.T.contiguous().T):
+        parameter = torch.nn.Parameter(weight)
+        optimizer = AdamW8bit([{"params": [parameter], "weight_decay": 0.1}], lr=0.01, betas=(0.9, 0.95))
+        for gradient in gradients:
+            parameter.grad = gradient
+            optimizer.step()
+        found.append(parameter.detach())
+    assert not found[1].is_contiguous()
+    assert torch.equal(*found) and not torch.equal(found[0], began)
+
+
 def test_forgotten_moments_are_zero() -> None:
     weight = torch.nn.Parameter(torch.randn(64, 64))
     optimizer = AdamW8bit([{"params": [weight]}], lr=0.01, betas=(0.9, 0.95))

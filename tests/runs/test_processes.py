@@ -62,6 +62,21 @@ def test_two_processes_train_as_one(regraft: Regraft, tmp_path: Path, warm_cache
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shard", ["false", "true"])
+@pytest.mark.parametrize("loss", ["exits", "attention_maps"])
+def test_two_processes_train_as_one_what_the_loss_reaches(
+    regraft: Regraft, tmp_path: Path, warm_cache: Path, loss: str, shard: str
+) -> None:
+    run = [f"loss={loss}", "sparsity=0.6", "recovery.batch_size=15", "recovery.steps=4", *LONG]
+    process = torchrun(tmp_path, warm_cache, *run, "sweep=together", f"runtime.shard={shard}")
+    told = process.communicate(timeout=200)[0]
+    assert process.returncode == 0, told
+    alone = regraft(*run, "sweep=alone")
+    assert alone.returncode == 0, alone.stderr
+    check(tmp_path, "together", "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", ["false", "true"])
 def test_two_processes_that_are_stopped_go_on_as_one_would(regraft: Regraft, tmp_path: Path, shard: str) -> None:
     run = [*RUN, "recovery.steps=60", "runtime.checkpoint_steps=10", f"runtime.shard={shard}", *LONG]
     cache = tmp_path / "cache"

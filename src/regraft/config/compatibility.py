@@ -13,6 +13,7 @@ from regraft.interfaces import Loss
 if TYPE_CHECKING:
     from regraft.config.schema import RunConfig
     from regraft.interfaces import Component, Criterion, Structure
+    from regraft.pruning.calibration import CalibrationQuestions
     from regraft.pruning.pruner import Pruner
 
 SAME = 1e-4
@@ -29,11 +30,12 @@ def check(config: RunConfig) -> None:
     _check_terms("loss", config.loss)
     _check_teaching(config)
     for pruner in config.pruner.pruners:
-        _check_losses("pruner.criterion", pruner.criterion)
-        _check_losses("pruner.allocation", pruner.allocation)
+        _check_losses("pruner.criterion", pruner.criterion, config.calibration)
+        _check_losses("pruner.allocation", pruner.allocation, config.calibration)
         _check_pruner(pruner, config)
     _check_budget(config)
     _check_training(config)
+    _check_instructing(config)
     _check_memory(config)
     _check_spending(config)
     _check_export(config)
@@ -77,7 +79,7 @@ def _check_teaching(config: RunConfig) -> None:
     if not loss.trains:
         return
     chosen = type(teacher).__name__
-    if "teacher_logits" in loss.needs and (missing := (loss.needs - {"labels"}) - teacher.gives):
+    if missing := loss.asks_teacher - teacher.gives:
         raise ConfigError(
             f"teacher={chosen} gives no {' or '.join(sorted(missing))}, which loss={type(loss).__name__} needs. "
             "Choose teacher=dense."
@@ -94,6 +96,14 @@ def _check_teaching(config: RunConfig) -> None:
             "Choose teacher=dense."
         )
     _check_following(config)
+    if "teacher_logits" in loss.needs and loss.rests and teacher.starts_as_student:
+        raise ConfigError(
+            f"loss={type(loss).__name__} is at rest where the student says what teacher={chosen} says, which starts as "
+            "the student: nothing would train. Choose loss=ce_kl, or a teacher that starts elsewhere, such as "
+            "teacher=dense."
+        )
+    recovery = config.recovery
+    _check_parts("loss", loss, recovery.batch_size, recovery.accumulation)
     narrower = config.sparsity > 0 and any(one.structure.kind == "hidden" for one in config.pruner.pruners)
     if loss.same_width and narrower and "prune" in config.pipeline.repeat:
         raise ConfigError(
@@ -121,9 +131,9 @@ def _check_more(config: RunConfig) -> None:
             continue
         if dataclasses.replace(extra, **wide) == dataclasses.replace(task, **wide):  # type: ignore[type-var]
             raise ConfigError(
-                f"{key}.extra={task.name}: must be another task than the run's own while task.train_size is null: the "
-                f"recovery reads all of its questions already. Choose task.train_size=64, which leaves some, or another "
-                f"task with task@{key}.extra=CHOICE."
+                f"{key}.extra={task.name}: must be another task than the run's own while task.train_size is null: "
+                f"the recovery reads all of its questions already. Choose task.train_size=64, which leaves some, or "
+                f"another task with task@{key}.extra=CHOICE."
             )
 
 
@@ -161,6 +171,11 @@ def _check_written(config: RunConfig) -> None:
                 f"{name}={type(each).__name__} compares the choices of a question, and batches={chosen} hold one text "
                 "behind it. Choose loss=kl or batches=questions."
             )
+    if batches.written and loss.ends_with_question:
+        raise ConfigError(
+            f"loss={type(loss).__name__} looks at questions alone, and batches={chosen} write behind them: nothing "
+            "that is written would count. Choose batches=questions or another loss, such as kl."
+        )
     if batches.follows and config.runtime.shard:
         raise ConfigError(
             f"runtime.shard=true: must be false with batches={chosen}, which the whole student writes. Choose "
@@ -179,7 +194,7 @@ def _check_shown(config: RunConfig) -> None:
             f"batches={chosen} show the teacher examples, and loss={type(loss).__name__} asks no teacher. "
             "Choose loss=kl."
         )
-    if "attentions" in loss.needs:
+    if "attentions" in loss.asks_teacher:
         raise ConfigError(
             f"batches={chosen} show the teacher examples that it can look at and the student cannot, and "
             f"loss={type(loss).__name__} compares where they look. Choose loss=kl or batches=questions."
@@ -242,11 +257,57 @@ def _check_following(config: RunConfig) -> None:
             )
 
 
-def _check_losses(key: str, component: Component) -> None:
+def _check_parts(name: str, loss: Loss, batch_size: int, accumulation: int = 1, *, key: str = "recovery") -> None:
+    """A loss that compares questions finds enough of them in each forward pass."""
+    size = -(-batch_size // accumulation)
+    least = batch_size % size or size
+    if least < loss.compares_questions:
+        cut = "" if accumulation == 1 else f" {key}.accumulation={accumulation}"
+        raise ConfigError(
+            f"{key}.batch_size={batch_size}{cut}: a forward pass must have at least {loss.compares_questions} "
+            f"questions with {name}={type(loss).__name__}, which compares them; one has {least}. Choose a larger "
+            f"{key}.batch_size{' or a smaller accumulation' if cut else ''}."
+        )
+
+
+def check_processes(config: RunConfig, count: int) -> None:
+    """Refuse what several processes cannot do together: they are started apart from the config.
+
+    Args:
+        config: Of the run.
+        count: How many do it.
+
+    Raises:
+        ConfigError: Naming the choice and what to do instead.
+    """
+    loss = config.loss
+    if count == 1 or config.evaluate is not None or not loss.trains:
+        return
+    chosen = type(loss).__name__
+    if loss.compares_questions > 1:
+        raise ConfigError(
+            f"loss={chosen} compares the questions of a step, of which each of {count} processes sees its own alone. "
+            "Start one process, or choose another loss, such as loss=kl."
+        )
+    if loss.learning:
+        raise ConfigError(
+            f"loss={chosen} learns a projection, which {count} processes do not share. Start one process, or choose a "
+            "loss that learns nothing."
+        )
+
+
+def _check_losses(key: str, component: Component, calibration: CalibrationQuestions) -> None:
     """What a criterion or an allocation measures must be something, and what it reads must be there."""
     held = dict(_losses(key, component))
     _check_terms(key, component)
     _check_chance(key, component)
+    for name, loss in _every_loss(key, component):
+        _check_parts(name, loss, calibration.batch_size, key="calibration")
+        if loss.drawn_with is not None:
+            raise ConfigError(
+                f"{name}={type(loss).__name__} must be given texts that were drawn for it, and calibration reads the "
+                "questions. Choose reverse_kl there."
+            )
     # losses of one component read one text, with the answers that any of them needs
     labelled = any("labels" in loss.needs for loss in held.values())
     for name, loss in held.items():
@@ -304,6 +365,12 @@ def _check_pruner(pruner: Pruner, config: RunConfig) -> None:
             f"{structure.kind}. Choose another pruner/criterion or pruner/structure."
         )
     _check_projections(criterion, structure)
+    for name, loss in _every_loss("pruner.criterion", criterion):
+        if asked := loss.needs - criterion.takes:
+            raise ConfigError(
+                f"{name}={type(loss).__name__} asks for {' and '.join(sorted(asked))}, and "
+                f"{type(criterion).__name__} measures a loss of logits alone. Choose ce or kl there."
+            )
     if structure.kind not in allocation.kinds:
         raise ConfigError(
             f"pruner: {type(allocation).__name__} shares out {', '.join(sorted(allocation.kinds))}, and the units of "
@@ -400,6 +467,16 @@ def _check_training(config: RunConfig) -> None:
         )
 
 
+def _check_instructing(config: RunConfig) -> None:
+    """Nobody takes a run that only looks for a prompt for one that trained."""
+    pipeline, loss = config.pipeline, config.loss
+    if "instruct" in pipeline.after and "recover" not in (*pipeline.repeat, *pipeline.after) and loss.trains:
+        raise ConfigError(
+            f"loss={type(loss).__name__} trains, and the pipeline has no recover: it looks for a prompt. Choose "
+            "loss=none, or pipeline.repeat=[prune,evaluate,recover,evaluate] to do both."
+        )
+
+
 def _check_memory(config: RunConfig) -> None:
     """What saves memory in the recovery fits what is trained there."""
     recovery, pipeline = config.recovery, config.pipeline
@@ -443,10 +520,11 @@ def _check_spending(config: RunConfig) -> None:
             f"recovery.{key}={budget:g}: must be null with batches={type(batches).__name__}, whose texts are written "
             "while the training goes: what a step costs is not known before. Choose recovery.steps."
         )
-    if pipeline.rewinds or len(config.schedule.targets(config.sparsity)) > 1:
+    rounds = pipeline.repeat * len(config.schedule.targets(config.sparsity))
+    if (pipeline.rewind_to > 0) + (rounds + pipeline.after * pipeline.times).count("recover") > 1:
         raise ConfigError(
-            f"recovery.{key}={budget:g}: must be null with a run that recovers more than once: models of several sizes "
-            "would share it. Choose recovery.steps, or schedule=one_shot."
+            f"recovery.{key}={budget:g}: must be null with a run that recovers more than once: what it pays for is one "
+            "recovery of one model. Choose recovery.steps, or schedule=one_shot with a pipeline that recovers once."
         )
 
 

@@ -36,7 +36,7 @@ def summed_over_questions(
     """(): the sum over questions of what `per_question` makes of the student's scores, in float32.
 
     The gradient of a function of scores is a weighted sum of those of the tokens' log-likelihoods. The weights are
-    found first, without graph, so that no logits are kept.
+    found first, without graph, so that no logits are kept. Logits that are at hand give a plain graph.
 
     Args:
         student: With graph.
@@ -44,6 +44,8 @@ def summed_over_questions(
         normalisation: Of the scores.
         per_question: (batch, most choices) scores, as `scores` gives them, to (batch,) values.
     """
+    if not student.lazy:
+        return per_question(_table(option_scores(student, batch), batch, normalisation)).sum()
     with torch.no_grad():
         found = option_scores(student, batch)
     with torch.enable_grad():

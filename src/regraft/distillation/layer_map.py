@@ -36,6 +36,11 @@ def check(layers: LayerMap, first: int) -> None:
     require(there, "layers", layers, f"at least one pair (student's layer, teacher's layer), each at least {first}")
 
 
+def same(layers: LayerMap) -> bool:
+    """Whether each layer learns from its own, where student and teacher have as many."""
+    return isinstance(layers, str | int) or all(mine == taught for mine, taught in layers)
+
+
 def pairs(layers: LayerMap, student: int, teacher: int) -> list[tuple[int, int]]:
     """(student's layer, teacher's layer) of each that learns.
 

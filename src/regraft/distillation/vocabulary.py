@@ -13,9 +13,7 @@ from typing import Any
 import torch
 
 from regraft.interfaces import Head, ModelOutputs
-
-CHUNK = 2**22
-"""Logits a chunk: 41 positions of a vocabulary of 100,352, in float32 16 MB, of which some six are alive at a time."""
+from regraft.models.likelihood import CHUNK
 
 Pointwise = Callable[[torch.Tensor, slice], torch.Tensor]
 """Of logits (n, vocab) in float32 with graph, and the place of their positions among those that count: (n,) values."""
@@ -24,7 +22,7 @@ Pointwise = Callable[[torch.Tensor, slice], torch.Tensor]
 def summed(student: ModelOutputs, pointwise: Pointwise, rows: torch.Tensor | None = None) -> torch.Tensor:
     """(): the sum over positions of what `pointwise` makes of the student's logits there, in float32.
 
-    A gradient flows back once.
+    A gradient flows back once, and where there are no logits at hand it cannot be differentiated again.
 
     Args:
         student: With graph, if a gradient is wanted.
@@ -36,7 +34,9 @@ def summed(student: ModelOutputs, pointwise: Pointwise, rows: torch.Tensor | Non
     assert student.head is not None and student.states is not None
     head = student.head
     states = student.states if rows is None else student.states[rows]
-    total: torch.Tensor = _Summed.apply(states, head.weight, head.bias, head, pointwise, torch.is_grad_enabled())
+    # the head says in which precision
+    with torch.autocast(states.device.type, enabled=False):
+        total: torch.Tensor = _Summed.apply(states, head.weight, head.bias, head, pointwise, torch.is_grad_enabled())
     return total
 
 
@@ -81,6 +81,9 @@ class _Summed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            # autograd would take the gradient for a constant, and say nothing
+            raise RuntimeError("a sum over the vocabulary can be differentiated again only where logits are at hand")
         assert ctx.gradients is not None, "the gradient has flowed back already"
         # as large as the head: scaled in place, and given away
         gradients, ctx.gradients = ctx.gradients, None

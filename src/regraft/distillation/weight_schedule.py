@@ -2,7 +2,8 @@
 
     w(s) = start + (end - start) * f(x),   x = (s - from_share) / (to_share - from_share), held within 0 and 1
 
-at share s of the recovery's steps, with f(x) = x (linear) or (1 - cos(pi x)) / 2 (cosine).
+with f(x) = x (linear) or (1 - cos(pi x)) / 2 (cosine). At step t of T, counted from 1, s = (t - 1) / T, the share that
+is done: the last step has the weight of 1 - 1 / T, and `end` itself comes with a `to_share` below that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class WeightSchedule(Component):
     start: float
     """Weight at the beginning, at least 0."""
     end: float
-    """Weight at the end, at least 0."""
+    """Weight to which it goes, at least 0."""
     from_share: float = 0.0
     """Share of the recovery's steps after which it begins to move, in [0, 1]."""
     to_share: float = 1.0

@@ -9,8 +9,13 @@ from regraft.interfaces import Batch, ModelOutputs
 if TYPE_CHECKING:
     import torch
 
-POSITIONS = 256
-"""Whose logits over the vocabulary are made at once."""
+CHUNK = 2**22
+"""Logits a chunk: 41 positions of a vocabulary of 100,352, in float32 16 MB, of which some six are alive at a time."""
+
+
+def at_once(outputs: ModelOutputs) -> int:
+    """Of how many positions logits over the vocabulary are made at once."""
+    return max(1, CHUNK // outputs.logits_at(slice(0, 1)).shape[1])
 
 
 def option_scores(outputs: ModelOutputs, batch: Batch) -> torch.Tensor:
@@ -18,8 +23,9 @@ def option_scores(outputs: ModelOutputs, batch: Batch) -> torch.Tensor:
     import torch
 
     scores = torch.zeros(len(batch.option_question), device=batch.read.device)
-    for start in range(0, len(batch.read), POSITIONS):
-        end = min(start + POSITIONS, len(batch.read))
+    size = at_once(outputs)
+    for start in range(0, len(batch.read), size):
+        end = min(start + size, len(batch.read))
         logits = outputs.logits_at(slice(start, end))
         log_z = torch.logsumexp(logits.float(), dim=-1)
         here = (batch.token_read >= start) & (batch.token_read < end)

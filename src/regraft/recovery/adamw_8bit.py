@@ -74,7 +74,15 @@ class AdamW8bit(torch.optim.Optimizer):
         if not state:
             self._begin(parameter, state)
         state["step"] += 1
-        weights, gradients = parameter.view(-1), parameter.grad.reshape(-1)  # type: ignore[union-attr]
+        # of a parameter that does not lie in one piece a copy is changed
+        weights, gradients = parameter.reshape(-1), parameter.grad.reshape(-1)  # type: ignore[union-attr]
+        self._move(weights, gradients, state, group)
+        if not parameter.is_contiguous():
+            parameter.copy_(weights.view(parameter.shape))
+
+    def _move(
+        self, weights: torch.Tensor, gradients: torch.Tensor, state: dict[str, Any], group: dict[str, Any]
+    ) -> None:
         if "exp_avg_scale" not in state:
             _adamw(weights, gradients, state["exp_avg"].view(-1), state["exp_avg_sq"].view(-1), state["step"], group)
             return
@@ -87,11 +95,11 @@ class AdamW8bit(torch.optim.Optimizer):
     def _begin(self, parameter: torch.Tensor, state: dict[str, Any]) -> None:
         state["step"] = torch.zeros(())
         if parameter.numel() < SMALL:
-            state |= {name: torch.zeros_like(parameter) for name in MOMENTS}
+            state |= {name: torch.zeros_like(parameter, memory_format=torch.contiguous_format) for name in MOMENTS}
             return
         blocks = -(-parameter.numel() // BLOCK)
         for name in MOMENTS:
-            state[name] = torch.full_like(parameter, self._zero(name), dtype=torch.uint8)
+            state[name] = torch.full(parameter.shape, self._zero(name), dtype=torch.uint8, device=parameter.device)
             state[f"{name}_scale"] = torch.zeros(blocks, device=parameter.device)
 
     def _zero(self, name: str) -> int:

@@ -148,11 +148,7 @@ class Trainer:
         """What the loss learns besides the student, made for what both say to the first batch."""
         if not self.loss.learning:
             return None
-        if self.processes.count > 1:
-            raise ConfigError(
-                f"loss={type(self.loss).__name__} learns a projection, which several processes do not share. Start one "
-                "process, or choose a loss that learns nothing."
-            )
+        assert self.processes.count == 1, "what it learns is not shared"
         batch, _ = next(iter(self.batches.step(0, self.student)))
         with torch.no_grad():
             said, taught = self._said(move(batch, self.model.device))
@@ -253,7 +249,7 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in self._all_weights().items():
                 tensor.copy_(like(tensor, state.model[name]))
-        if self.teacher is not None:
+        if self.teacher is not None and state.step < self.last:
             self.teacher.restore(state.teacher)
         for name, mask in state.masks.items():
             self.student.masks[name] = mask.clone()
@@ -275,7 +271,7 @@ class Trainer:
             spent=self.spent,
             model={name: whole(tensor) for name, tensor in self._all_weights().items()},
             masks=dict(self.student.masks),
-            teacher={} if self.teacher is None else self.teacher.state(),
+            teacher=self.teacher.state() if self.teacher is not None and self.step < self.last else {},
             optimizer=_whole_state(self.optimizer) if self.step < self.last else {},
             rates=self.rates.state_dict(),
             random=torch.get_rng_state(),
@@ -322,7 +318,7 @@ class Trainer:
                     value = self.loss(batch, said, taught, self._moment(number))
                 # a part of which this process has no question is read all the same, and counts for nothing
                 weight = 1 if examples else 0
-                (weight * value.total).backward()
+                self.processes.reaching(weight * value.total, self.model).backward()
             total += weight * float(value.total.detach())
             count += weight * value.count
             asked += examples
@@ -347,7 +343,7 @@ class Trainer:
             action(self.model, self.step + 1)
         self._hold(gradients=True)
         limit = self.training.max_grad_norm
-        clipped = torch.nn.utils.clip_grad_norm_(self.model.parameters(), math.inf if limit is None else limit)
+        clipped = torch.nn.utils.clip_grad_norm_(_trained(self.optimizer), math.inf if limit is None else limit)
         norm = float(whole(clipped))
         if not (math.isfinite(mean) and math.isfinite(norm)):
             raise TrainingDiverged(

@@ -94,6 +94,16 @@ class Processes:
         fully_shard(module, mesh=mesh)
         return module
 
+    def reaching(self, total: torch.Tensor, model: torch.nn.Module) -> torch.Tensor:
+        """`total`, with a gradient for every trained parameter: where the loss reaches none, 0.
+
+        Processes that each hold the whole model wait for the gradient of each parameter.
+        """
+        if self.count == 1 or self.shard:
+            return total
+        nothing = [parameter.flatten()[:0].sum() for parameter in model.parameters() if parameter.requires_grad]
+        return total + torch.stack(nothing).sum()
+
     def accumulating(self, module: torch.nn.Module, more: bool) -> AbstractContextManager[Any]:
         """While the block runs gradients stay here, if `more` of the same step follows."""
         if self.count == 1:

@@ -59,7 +59,7 @@ class TrainingState:
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
     """As in the student: which weights are kept."""
     teacher: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Of a teacher that follows the student."""
+    """Of a teacher that follows the student; empty after the last step."""
     spent: Spent = Spent()
 
 

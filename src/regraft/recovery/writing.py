@@ -39,6 +39,7 @@ def write(
     temperature: float,
     seed: Any = None,
     greedy: int = 0,
+    key: str = "batches.tokens",
 ) -> list[EncodedQuestion]:
     """The questions, each with what was written behind it as its one choice, and no answer.
 
@@ -49,6 +50,7 @@ def write(
         temperature: T; 0 takes the likeliest token always.
         seed: Plain data, for a temperature above 0.
         greedy: First tokens that are the likeliest ones, whatever the temperature.
+        key: Of the config, that says `tokens`.
 
     Raises:
         ConfigError: A question with its text is longer than a model takes.
@@ -59,8 +61,8 @@ def write(
         # nothing reads the last token of a text
         if limit is not None and len(longest.context) + tokens - 1 > limit:
             raise ConfigError(
-                f"batches.tokens={tokens}: must be at most {limit - len(longest.context) + 1} with question "
-                f"{longest.id}, of {len(longest.context)} tokens, and a model that takes {limit}. Lower it."
+                f"{key}={tokens}: must be at most {limit - len(longest.context) + 1} with question {longest.id}, "
+                f"of {len(longest.context)} tokens, and a model that takes {limit}. Lower it."
             )
     order = sorted(range(len(questions)), key=lambda number: len(questions[number].context))
     done: dict[int, tuple[int, ...]] = {}

@@ -11,11 +11,9 @@ import torch
 from regraft.interfaces import (
     AfterStep,
     Answers,
-    AnyQuestion,
     Batch,
     Calibration,
     EncodedQuestion,
-    LabelledQuestion,
     LanguageModel,
     Loss,
     LossNeed,
@@ -65,7 +63,7 @@ class Questions(Calibration):
 
     def value(self, model: LanguageModel, loss: Loss, batch: Batch) -> LossValue:
         known = self._known
-        taught = _Dense(self, loss.needs)(batch).within(known) if "teacher_logits" in loss.needs else None
+        taught = _Dense(self, loss.asks_teacher)(batch).within(known) if "teacher_logits" in loss.needs else None
         return loss(batch, self._said(model, batch, loss.needs).within(known), taught)
 
     def _said(self, model: LanguageModel, batch: Batch, needs: frozenset[LossNeed] = frozenset()) -> ModelOutputs:
@@ -105,7 +103,7 @@ class Questions(Calibration):
             loss,
             training,
             steps,
-            teacher=_Dense(self, loss.needs) if "teacher_logits" in loss.needs else None,
+            teacher=_Dense(self, loss.asks_teacher) if "teacher_logits" in loss.needs else None,
             seed=config.seed,
             vocabulary=model.vocabulary,
             terms=terms,
@@ -133,11 +131,7 @@ class Questions(Calibration):
 
     @cached_property
     def _without(self) -> list[EncodedQuestion]:
-        questions: list[AnyQuestion] = [
-            question.unlabelled if isinstance(question, LabelledQuestion) else question
-            for question in self.context.splits.recovery
-        ]
-        return self.context.encode(self._tokens, questions)
+        return self.context.encode(self._tokens, self.context.unlabelled("recovery"))
 
 
 class _Dense(Answers):

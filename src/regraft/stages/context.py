@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -78,14 +78,28 @@ class Context:
     def splits(self) -> Splits:
         return self.config.task.load(self.cache)
 
-    def encode(self, model: LanguageModel, questions: Sequence[AnyQuestion]) -> list[EncodedQuestion]:
+    def unlabelled(self, split: Literal["preparation", "recovery"]) -> list[AnyQuestion]:
+        """The questions of a split without their answers."""
+        questions: Sequence[AnyQuestion] = getattr(self.splits, split)
+        return [one.unlabelled if isinstance(one, LabelledQuestion) else one for one in questions]
+
+    def encode(
+        self, model: LanguageModel, questions: Sequence[AnyQuestion], prompt: str | None = None
+    ) -> list[EncodedQuestion]:
         """Questions as the model's tokens.
+
+        Args:
+            model: Who is asked.
+            questions: Labelled or not.
+            prompt: Stands before every question; None takes the model's own.
 
         Raises:
             ConfigError: One is longer than the model's context.
         """
         limit = getattr(model.model.config.get_text_config(), "max_position_embeddings", None)
-        return encode_all(model.tokenizer, self.config.task, questions, limit)
+        return encode_all(
+            model.tokenizer, self.config.task, questions, limit, model.prompt if prompt is None else prompt
+        )
 
     def length(self, model: LanguageModel) -> int:
         """Mean tokens of an evaluation question with one of its choices: at which the cost of a token is counted."""

@@ -4,7 +4,8 @@
 is left the weights that it had before the first pruning, or early in a training that comes before it (`rewind_to`):
 each recovery then goes the whole way from there, so a pipeline that rewinds trains as often as it prunes, and once
 more. A recovery in `after` goes the whole way too: from where the run rewound to, or from weights that are drawn anew,
-and so, `times` times, in generations.
+and so, `times` times, in generations. `instruct` looks for a prompt and trains nothing; the model that has one is
+measured, and nothing else is done with it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Literal
 
 from regraft.config.ranges import require
 from regraft.interfaces import Component
+from regraft.recovery.instructions import Instructions
 
-StageName = Literal["prepare", "initialise", "prune", "rewind", "recover", "evaluate"]
+StageName = Literal["prepare", "initialise", "prune", "rewind", "recover", "instruct", "evaluate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,14 @@ class Pipeline(Component):
     rewind_to: float = 0.0
     """With `rewind`: the share of the recovery's steps that are trained before all else, and to whose end it goes back
     (the k of lottery tickets); 0 goes back to what entered the first stage of `repeat`."""
+    instructions: Instructions | None = None
+    """With `instruct`: what the teacher proposes as a prompt; null for a pipeline without."""
 
     def __post_init__(self) -> None:
         begins = self.before in (("prepare", "evaluate"), ("prepare", "evaluate", "initialise"))
         require(begins, "before", list(self.before), "[prepare, evaluate] or [prepare, evaluate, initialise]")
-        require("prepare" not in self.repeat, "repeat", list(self.repeat), "a list without prepare")
+        others = {"prepare", "instruct"} & set(self.repeat)
+        require(not others, "repeat", list(self.repeat), "a list without prepare and instruct")
         if not self.after:
             require(self.repeat[-1:] == ("evaluate",), "repeat", list(self.repeat), "a list that ends with evaluate")
         ends = not self.after or self.after[-1] == "evaluate"
@@ -57,6 +62,14 @@ class Pipeline(Component):
         )
         require(self.times >= 1, "times", self.times, "at least 1")
         require(self.times == 1 or bool(self.after), "times", self.times, "1 for a pipeline with nothing in after")
+        instructs = "instruct" in self.after
+        last = not instructs or set(self.after[self.after.index("instruct") + 1 :]) == {"evaluate"}
+        require(last, "after", list(self.after), "a list with nothing but evaluate behind instruct")
+        once = self.times == 1 or not instructs
+        require(once, "times", self.times, "1 for a pipeline that instructs")
+        both = instructs == (self.instructions is not None)
+        told = None if self.instructions is None else self.instructions.form
+        require(both, "instructions", told, "given with instruct in after, and only then")
         share = self.rewind_to
         require(0 <= share < 1, "rewind_to", share, "in [0, 1)")
         require(share == 0 or self.rewinds, "rewind_to", share, "0 for a pipeline that does not rewind")

@@ -6,7 +6,7 @@ share have one key and are done once; what changes nothing (a sparsity of 0, no 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from regraft.cache import digest
@@ -114,6 +114,8 @@ def plan(config: RunConfig) -> tuple[PlannedStage, ...]:
             )
             start, trained = span[1], trained + (span[1] - span[0] if pipeline.rewinds else share)
             recovered = model
+        elif name == "instruct":
+            add(name, _instruct_key(config, model, dense), target_sparsity=reached)
         else:
             add(name, evaluate_key(config, model, dense), target_sparsity=reached)
 
@@ -232,6 +234,22 @@ def _recover_key(
     if config.schedule.during_recovery:
         identity |= {"schedule": described(config.schedule), "structure": described(config.pruner.structures)}
     return digest(identity)
+
+
+def _instruct_key(config: RunConfig, model: str, dense: str) -> str:
+    # texts are compared as the evaluation compares models, whatever else it asks
+    measured = replace(config.evaluation, splits=("test",), questions=None, latency=False)
+    return digest(
+        {
+            "model": model,
+            "dense": dense,
+            "instructions": described(config.pipeline.instructions),
+            "evaluation": described(measured),
+            "preparation": _task(config, "preparation"),
+            "task": _task(config, "recovery"),
+            "seed": config.seed,
+        }
+    )
 
 
 def dense_evaluate_key(config: RunConfig, dense: str) -> str:

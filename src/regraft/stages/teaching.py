@@ -51,7 +51,7 @@ class Teaching:
             questions_key="",
             autocast=lambda: autocast(student.model, self.training.precision),
             report=self.reported.update,
-            needs=self.config.loss.needs,
+            needs=self.config.loss.asks_teacher,
             previous=context.anchors[stage.teacher].take if stage.teacher else None,
             previous_key=stage.teacher,
         )

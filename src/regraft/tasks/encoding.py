@@ -26,6 +26,7 @@ def encode_all(
     task: Task,
     questions: Sequence[AnyQuestion],
     max_positions: int | None = None,
+    prompt: str = "",
 ) -> list[EncodedQuestion]:
     """Questions as tokens, in the given order.
 
@@ -38,6 +39,7 @@ def encode_all(
         task: How a question is asked.
         questions: Labelled or unlabelled ones.
         max_positions: The longest sequence that the model takes; None for no limit.
+        prompt: Stands before every question.
 
     Raises:
         ConfigError: A question with its longest choice exceeds `max_positions`, or a text has no tokens.
@@ -45,7 +47,8 @@ def encode_all(
     encoded = []
     for start in range(0, len(questions), BATCH):
         chunk = questions[start : start + BATCH]
-        encoded.extend(_encode_chunk(tokenizer, [task.prompt(question) for question in chunk], chunk, max_positions))
+        asked = [(prompt + context, choices) for context, choices in map(task.prompt, chunk)]
+        encoded.extend(_encode_chunk(tokenizer, asked, chunk, max_positions, prompt))
     return encoded
 
 
@@ -54,9 +57,10 @@ def _encode_chunk(
     prompts: Sequence[tuple[str, tuple[str, ...]]],
     questions: Sequence[AnyQuestion],
     max_positions: int | None,
+    prompt: str,
 ) -> list[EncodedQuestion]:
-    contexts = _tokens(tokenizer, [context for context, _ in prompts])
-    wholes = iter(_tokens(tokenizer, [context + choice for context, choices in prompts for choice in choices]))
+    contexts = tokens(tokenizer, [context for context, _ in prompts])
+    wholes = iter(tokens(tokenizer, [context + choice for context, choices in prompts for choice in choices]))
     encoded = []
     for question, (_, texts), context in zip(questions, prompts, contexts, strict=True):
         choices = []
@@ -73,9 +77,11 @@ def _encode_chunk(
             )
         length = len(context) + max(map(len, choices))
         if max_positions is not None and length > max_positions:
+            told = f" behind a prompt of {len(tokens(tokenizer, [prompt])[0])}" if prompt else ""
+            shorten = "Lower pipeline.instructions.examples or tokens" if prompt else "Shorten or drop the question"
             raise ConfigError(
-                f"Question {question.id}: {length} tokens with its longest choice, the model takes {max_positions}. "
-                "Shorten or drop the question, or choose a model with a longer context."
+                f"Question {question.id}: {length} tokens with its longest choice{told}, the model takes "
+                f"{max_positions}. {shorten}, or choose a model with a longer context."
             )
         encoded.append(
             EncodedQuestion(
@@ -89,8 +95,8 @@ def _encode_chunk(
     return encoded
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+def tokens(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
     """Tokens with the special tokens before a text but without an end-of-sequence token after it."""
-    tokens: list[list[int]] = tokenizer(texts, verbose=False)["input_ids"]
+    found: list[list[int]] = tokenizer(texts, verbose=False)["input_ids"]
     end = tokenizer.eos_token_id
-    return [ids[:-1] if ids and ids[-1] == end else ids for ids in tokens]
+    return [ids[:-1] if ids and ids[-1] == end else ids for ids in found]

@@ -44,6 +44,10 @@ class AttentionMaps(Loss):
     def needs(self) -> frozenset[LossNeed]:
         return frozenset({"teacher_logits", "attentions"})
 
+    @property
+    def rests(self) -> bool:
+        return layer_map.same(self.layers)
+
     def __call__(
         self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
     ) -> LossValue:

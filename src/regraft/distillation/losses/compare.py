@@ -83,6 +83,10 @@ class Compare(Loss):
         return self.over == "choices" or self.at == "preferred"
 
     @property
+    def rests(self) -> bool:
+        return self.target == "soft"
+
+    @property
     def needs(self) -> frozenset[LossNeed]:
         needs: set[LossNeed] = set()
         if self.target == "gold" or self.at == "right_choice":

@@ -3,7 +3,8 @@
     KL(p || q) = sum_v p_v (log p_v - log q_v),   p = softmax(z_teacher / T),  q = softmax(z_student / T)
     d KL / d z_student = (q - p) / T
 
-The gradient of forward KL is formed with the value: no graph over the vocabulary is kept.
+The gradient of forward KL is formed with the value: no graph over the vocabulary is kept. Who differentiates that
+gradient again has q made again from the logits.
 """
 
 from __future__ import annotations
@@ -63,10 +64,14 @@ class _ForwardKL(torch.autograd.Function):
         p = log_p.exp()
         # in place: each tensor is as large as the logits; and 0 * -inf is nan, but the limit of p log p at 0 is 0
         divergence = log_p.sub_(log_q).mul_(p).masked_fill_(p == 0, 0.0).sum(dim=-1)
-        ctx.save_for_backward(_divided(log_q.exp_().sub_(p), temperature).to(student.dtype))
+        ctx.save_for_backward(_divided(log_q.exp_().sub_(p), temperature).to(student.dtype), student)
+        ctx.temperature = temperature
         return divergence
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, None, None]:
-        (gradient,) = ctx.saved_tensors
+        gradient, student = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            q = log_probabilities(student, ctx.temperature).exp()
+            gradient = gradient + _divided(q - q.detach(), ctx.temperature).to(gradient.dtype)
         return gradient * grad_outputs[0][:, None].to(gradient.dtype), None, None

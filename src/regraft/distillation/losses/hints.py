@@ -59,6 +59,10 @@ class Hints(Loss):
     def same_width(self) -> bool:
         return self.projection == "identity"
 
+    @property
+    def rests(self) -> bool:
+        return not self.learning and layer_map.same(self.layers)
+
     def __call__(
         self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
     ) -> LossValue:

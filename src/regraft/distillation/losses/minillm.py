@@ -26,9 +26,6 @@ from regraft.interfaces import BEGINNING, Batch, Loss, LossNeed, LossValue, Mode
 if TYPE_CHECKING:
     import torch
 
-POSITIONS = 256
-"""Whose logits over the vocabulary are made at once, where no gradient is wanted."""
-
 RATIO = 80.0
 """Largest log p / q that float32 holds the exponential of."""
 
@@ -70,6 +67,10 @@ class MiniLLM(Loss):
         return "answer"
 
     @property
+    def rests(self) -> bool:
+        return True
+
+    @property
     def drawn_with(self) -> float | None:
         return self.alpha
 
@@ -78,6 +79,7 @@ class MiniLLM(Loss):
     ) -> LossValue:
         import torch
 
+        from regraft.distillation.losses.divergence import reverse_kl
         from regraft.distillation.vocabulary import summed
 
         assert teacher is not None
@@ -96,8 +98,7 @@ class MiniLLM(Loss):
             # 1, with the gradient of log q
             value = -to_come[part] * (chosen - chosen.detach()).exp()
             if self.single_step:
-                log_p = torch.log_softmax(teacher.logits_at(batch.token_read[part]).float(), dim=-1)
-                value = value + (log_q.exp() * (log_q - log_p)).sum(dim=-1)
+                value = value + reverse_kl(z, teacher.logits_at(batch.token_read[part]))
             return weight[part] * value
 
         return LossValue(total=summed(student, apart, batch.token_read), count=len(batch.token_id))
@@ -121,9 +122,12 @@ def _chosen(outputs: ModelOutputs, batch: Batch) -> torch.Tensor:
     """(tokens,): the log-likelihood of each written token."""
     import torch
 
+    from regraft.models.likelihood import at_once
+
     parts = []
-    for start in range(0, len(batch.token_id), POSITIONS):
-        part = slice(start, start + POSITIONS)
+    size = at_once(outputs)
+    for start in range(0, len(batch.token_id), size):
+        part = slice(start, start + size)
         log_p = torch.log_softmax(outputs.logits_at(batch.token_read[part]).float(), dim=-1)
         parts.append(log_p.gather(1, batch.token_id[part, None]).squeeze(1))
     return torch.cat(parts)

@@ -44,6 +44,10 @@ class NextToken(Loss):
     def needs(self) -> frozenset[LossNeed]:
         return frozenset({"teacher_logits"})
 
+    @property
+    def rests(self) -> bool:
+        return True
+
     @abstractmethod
     def between(self, student: torch.Tensor, teacher: torch.Tensor, moment: Moment) -> torch.Tensor:
         """(n,): the distance at each position.

@@ -7,6 +7,9 @@ with x_i and y_i the hidden states of student and teacher at the last position o
 distances above 0, and H(a, b) = (a - b)^2 / 2 where |a - b| <= 1, else |a - b| - 1/2. Nothing changes when either space
 is rotated, moved or scaled, and the two may differ in width.
 
+Questions of one forward pass are compared: with `recovery.accumulation` those of each part, so a step that is cut is
+another step, and parts of fewer than three questions, or several processes, are refused. Computed in float32.
+
 Points that coincide have no direction: cosines at them are 0, and no gradient flows. The paper sums over tuples of
 distinct examples; its code averages over all n^2 and n^3, those with i = j included, which scales the two terms by
 (n - 1) / n and (n - 1)(n - 2) / n^2.
@@ -50,6 +53,18 @@ class Relational(Loss):
     def needs(self) -> frozenset[LossNeed]:
         return frozenset({"teacher_logits", "hidden_states"})
 
+    @property
+    def compares_questions(self) -> int:
+        return 3 if self.angle > 0 else 2
+
+    @property
+    def ends_with_question(self) -> bool:
+        return True
+
+    @property
+    def rests(self) -> bool:
+        return True
+
     def __call__(
         self, batch: Batch, student: ModelOutputs, teacher: ModelOutputs | None, moment: Moment = BEGINNING
     ) -> LossValue:
@@ -58,8 +73,9 @@ class Relational(Loss):
 
         assert teacher is not None
         ends = question_ends(batch)
-        mine_between, mine_at = _relations(self._states(student)[ends].float())
-        taught_between, taught_at = _relations(self._states(teacher)[ends].float())
+        with torch.autocast(ends.device.type, enabled=False):
+            mine_between, mine_at = _relations(self._states(student)[ends].float())
+            taught_between, taught_at = _relations(self._states(teacher)[ends].float())
         number = len(ends)
         unlike = ~torch.eye(number, dtype=torch.bool, device=ends.device)
         distinct = unlike[:, :, None] & unlike[:, None, :] & unlike[None, :, :]

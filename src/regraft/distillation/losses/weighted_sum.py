@@ -5,6 +5,7 @@ L = sum over i of w_i * L_i,   each L_i the mean over what counts in it, each w_
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -34,7 +35,8 @@ class WeightedSum(Loss):
         for name, weight in self.weights.items():
             require(name in self.terms, "weights", name, f"a name of a term ({', '.join(self.terms)})")
             if not isinstance(weight, WeightSchedule):
-                require(weight >= 0, f"weights.{name}", weight, "at least 0")
+                require(0 <= weight < math.inf, f"weights.{name}", weight, "a finite number of at least 0")
+        require(bool(self._weighing), "weights", dict(self.weights), "above 0 for one term at least")
         for key in ("reads", "positions"):
             values = {name: getattr(loss, key) for name, loss in self.terms.items()}
             if len(set(values.values())) > 1:
@@ -44,6 +46,22 @@ class WeightedSum(Loss):
     @property
     def needs(self) -> frozenset[LossNeed]:
         return frozenset().union(*(loss.needs for loss in self.terms.values()))
+
+    @property
+    def asks_teacher(self) -> frozenset[LossNeed]:
+        return frozenset().union(*(loss.asks_teacher for loss in self.terms.values()))
+
+    @property
+    def compares_questions(self) -> int:
+        return max(loss.compares_questions for loss in self.terms.values())
+
+    @property
+    def ends_with_question(self) -> bool:
+        return all(loss.ends_with_question for loss in self.terms.values())
+
+    @property
+    def rests(self) -> bool:
+        return all(loss.rests for loss in self._weighing)
 
     @property
     def learning(self) -> bool:
@@ -81,6 +99,16 @@ class WeightedSum(Loss):
         made = {name: loss.learns(student, teacher) for name, loss in self.terms.items()}
         learned = {name: module for name, module in made.items() if module is not None}
         return nn.ModuleDict(learned) if learned else None
+
+    @property
+    def _weighing(self) -> list[Loss]:
+        """The losses whose weight is not 0 throughout."""
+        weights = {name: self.weights.get(name, 1.0) for name in self.terms}
+        highest = {
+            name: max(weight.start, weight.end) if isinstance(weight, WeightSchedule) else weight
+            for name, weight in weights.items()
+        }
+        return [loss for name, loss in self.terms.items() if highest[name] > 0]
 
     def _weight(self, name: str, moment: Moment) -> float:
         weight = self.weights.get(name, 1.0)

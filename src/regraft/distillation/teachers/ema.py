@@ -23,7 +23,8 @@ class Ema(Teacher):
     """Taught by what the student was of late, in float32.
 
     At the first step a student that is its own teacher has nothing to learn from it: KL(self || self) = 0, with zero
-    gradient. So KL alone trains nothing with `start: student`; it wants labels beside it, such as `loss=ce_kl`.
+    gradient. So KL alone would train nothing with `start: student` and is refused; it wants labels beside it, such as
+    `loss=ce_kl`.
 
     Each of several processes holds the average: their students are the same after each step.
     """
@@ -43,6 +44,10 @@ class Ema(Teacher):
     @property
     def shaped_as_dense(self) -> bool:
         return self.start == "dense"
+
+    @property
+    def starts_as_student(self) -> bool:
+        return self.start == "student"
 
     def build(self, context: TeacherContext) -> Answers:
         student = context.student.model

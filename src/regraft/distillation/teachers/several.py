@@ -69,6 +69,11 @@ class Several(Teacher):
     def tasks(self) -> frozenset[str] | None:
         return frozenset(self.teachers) if self.weighting == "by_task" else None
 
+    @property
+    def starts_as_student(self) -> bool:
+        weighing = [teacher for name, teacher in self.teachers.items() if self.weights.get(name, 1.0) > 0]
+        return all(teacher.starts_as_student for teacher in weighing)
+
     def members(self) -> Iterator[Teacher]:
         yield self
         for teacher in self.teachers.values():

@@ -44,6 +44,7 @@ class Grasp(Criterion):
     """Units whose removal lowers the gradient flow least, or raises it most, go first."""
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"neurons", "weights"})
+    takes: ClassVar[frozenset[LossNeed]] = frozenset({"labels", "teacher_logits"})
 
     loss: Loss
     """What is differentiated, twice."""
@@ -78,7 +79,10 @@ class Grasp(Criterion):
 
 @dataclass(frozen=True, kw_only=True)
 class Tempered(Loss):
-    """A loss of the student's logits divided by a temperature."""
+    """A loss of the student's logits divided by a temperature.
+
+    It gets nothing but the logits, and all at once, so that its gradient can be differentiated again.
+    """
 
     loss: Loss
     temperature: float
