@@ -35,15 +35,25 @@ CHOICES = {
 
 AT_MOST = "pruner.budget.at_most"
 """Config key of a budget that is given by itself, in what it counts."""
-TOLD = {"pruner.shuffled": False}
-"""Config keys that `variant` tells of any run in which they have another value than this, be it that of all runs."""
+TOLD = {"pruner.shuffled": False, **dict.fromkeys(("loss.target", "loss.over", "loss.at"), None)}
+"""Config keys that `variant` tells of any run in which they have another value than this, be it that of all runs: those
+of a control, and of `loss=compare`, which is a loss for each combination of them."""
 UNNAMED = {"budget": "units", "batch_source": "questions"}
 """Column -> what records mean that are older than its group."""
+LATER: dict[str, Any] = {
+    **dict.fromkeys(("recovery.tokens", "recovery.flops"), None),
+    "recovery.gradient_checkpointing": False,
+    "recovery.optimizer": "adamw",
+    "recovery.frozen": [],
+    "teacher.precision": "as_stored",
+}
+"""Config keys that records may be older than -> what these mean by saying nothing."""
 
 OWN_COLUMN = ("seed", "sparsity", AT_MOST, "task.train_size", "task.subset")
 """Config keys that columns tell: `sparsity` is told by the bound where there is one."""
-EXPLAINED = {"teacher_parameters": "teacher"}
-"""Column -> config key whose settings it tells in short."""
+LENGTH = ("recovery.epochs", "recovery.steps", "recovery.tokens", "recovery.flops")
+EXPLAINED = {"teacher_parameters": ("teacher",), "recovery_tokens": LENGTH, "recovery_flops": LENGTH}
+"""Column -> config keys whose settings it tells in short."""
 
 NEUTRAL = frozenset({"tracker", "runtime", "paths", "save_model", "export", "sweep", "hydra"})
 """Top-level config keys that cannot change a result."""
@@ -155,6 +165,14 @@ class Run:
         trained = [stage for stage in self.record.stages if stage.stage == "recover" and "flops" in stage.details]
         told = [stage.seconds if name == "seconds" else float(stage.details[name]) for stage in trained]
         return sum(told) if told else None
+
+    @property
+    def recovery_tokens(self) -> float | None:
+        return self.recovery("tokens")
+
+    @property
+    def recovery_flops(self) -> float | None:
+        return self.recovery("flops")
 
     @property
     def work(self) -> str:
@@ -326,7 +344,7 @@ class Collection:
                     f"{key}: no run has it. Give a column ({', '.join(RUN_COLUMNS)}), or a dotted config key such as "
                     "recovery.learning_rate; for an axis, a metric or a kind of sparsity (target, block, model) too."
                 )
-        explained = [*keys, *(EXPLAINED[column] for column in columns if column in EXPLAINED)]
+        explained = [*keys, *(key for column in columns for key in EXPLAINED.get(column, ()))]
         table = self._table(explained) if explained else self.run_table
         sizes = ["all" if run.train_size is None else str(run.train_size) for run in self.runs]
         subsets = ["" if run.subset is None or self.drawn_by_seed else str(run.subset) for run in self.runs]
@@ -477,7 +495,8 @@ def write(collection: Collection, folder: Path) -> tuple[Path, Path]:
 
 def settings(record: Record) -> dict[str, Any]:
     """The leaves of the resolved config by dotted key, without what cannot change a result."""
-    return dict(_leaves({key: value for key, value in record.config.items() if key not in NEUTRAL}, ""))
+    meant = {key: value for key, value in LATER.items() if key.partition(".")[0] in record.config}
+    return meant | dict(_leaves({key: value for key, value in record.config.items() if key not in NEUTRAL}, ""))
 
 
 def fingerprints(record: Record, stage: str, name: str) -> tuple[str, ...]:
@@ -510,7 +529,7 @@ def _plain(value: object) -> str | float:
 def _variants(runs: Sequence[Run], explained: Sequence[str] = ()) -> list[str]:
     """For each run the settings in which runs of the same choices differ, beyond what has a column of its own.
 
-    And those of `TOLD`: a control must not look like what it is the control of.
+    And those of `TOLD`: a control must not look like what it is the control of, nor two losses like one.
 
     Args:
         runs: The runs.

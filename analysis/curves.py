@@ -11,7 +11,7 @@ import numpy as np
 import pandas
 
 from analysis import names
-from analysis.collect import RUN_COLUMNS, AnalysisError, Collection, Run
+from analysis.collect import EXPLAINED, RUN_COLUMNS, AnalysisError, Collection, Run
 from analysis.metrics import ACCURACY, KNOWN, Metric
 from analysis.statistics import stratified_t_interval, wilson
 from regraft.records import Row, StageRecord
@@ -54,6 +54,8 @@ NUMBERS = {
     "teacher_parameters": "Parameters of the teacher",
 }
 """Columns that are numbers -> label; their axes are logarithmic."""
+RATE = "recovery.learning_rate"
+"""The config key whose axis is logarithmic."""
 
 
 def axis(name: str, structures: set[str], budgets: Set[str] = frozenset()) -> Axis:
@@ -98,6 +100,15 @@ def axis(name: str, structures: set[str], budgets: Set[str] = frozenset()) -> Ax
         raise AnalysisError(
             f"--x {name}: is no number. Give one of {', '.join((*SPARSITIES, *NUMBERS, *KNOWN))}, or a dotted config "
             "key with numbers."
+        )
+    if name == RATE:
+        return Axis(
+            name=name,
+            label="Learning rate of the recovery",
+            swept=name,
+            scale=1.0,
+            value=lambda run, _: _number(run.settings.get(name)),
+            logarithmic=True,
         )
     return Axis(name=name, label=name, swept=name, scale=1.0, value=lambda run, _: _number(run.settings.get(name)))
 
@@ -199,7 +210,8 @@ def points(
         )
     numbers = pandas.DataFrame(rows).astype({"dense": float, "dense_x": float, "x": float, "n": "Int64"})
     table = pandas.concat([about.iloc[numbers["run"]].reset_index(drop=True), numbers], axis=1)
-    keys = [column for column in dict.fromkeys([*asked, where.swept]) if column not in RUN_COLUMNS]
+    known = RUN_COLUMNS.keys() - EXPLAINED.keys()
+    keys = [column for column in dict.fromkeys([*asked, where.swept]) if column not in known]
     _refuse_doubles(collection, table, keys)
 
     told = {*pool, where.swept, *EXPLAINS.get(where.name, ())}
@@ -358,7 +370,7 @@ def _whole(table: pandas.DataFrame, by: Sequence[str], pool: Sequence[str]) -> t
 
 
 def _refuse_doubles(collection: Collection, table: pandas.DataFrame, keys: Sequence[str]) -> None:
-    same = [*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]
+    same = list(dict.fromkeys([*FACETS, *LINES, *keys, "sparsity", "seed", "teacher_parameters"]))
     # whatever the bound, nothing is removed at sparsity 0: that is one model and one point
     found = table[(table["sparsity"] > 0) | ~table.duplicated([*same, "work"])]
     twice = found[found.duplicated(same, keep=False)]

@@ -67,9 +67,9 @@ def method(name: str) -> str:
 
 
 def loss(name: str) -> str:
-    """A loss as its paper writes it: `top_k_kl` is `top-k KL`; abbreviations side by side are a sum, `CE + KL`."""
+    """A loss as its paper writes it: `top_k_kl` is `top-k KL`; what follows an abbreviation is added, `CE + KL`."""
     text = re.sub(r" (?=[a-z]\b)", "-", method(name))
-    return re.sub(r"\b([A-Z]+) (?=[A-Z]+\b)", r"\1 + ", text)
+    return re.sub(r"\b([A-Z]+) (?!to\b)(?=\w)", r"\1 + ", text)
 
 
 def side(factor: str, choice: object) -> str:

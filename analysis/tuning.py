@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,17 @@ from analysis import comparison, names
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.comparison import Comparison, compare, differences, loss_pairs, replicates
 from analysis.crossed import Estimate, estimate
-from analysis.curves import FACETS, LINES, conditions, differ, measured, select
+from analysis.curves import FACETS, LINES, RATE, conditions, differ, measured, select
 from analysis.metrics import ACCURACY, KNOWN, Metric
 from analysis.statistics import t_interval
 from analysis.tables import Cell, Table
 
-RATE = "recovery.learning_rate"
 SELECTION = "selection"
 KL = KNOWN["dense_kl"]
 ARM = (*FACETS, "sparsity", *LINES)
 """Columns that make an arm."""
+FEW = 4
+"""Losses up to which every pair is compared."""
 WITH, WITHOUT = "with labels", "without labels"
 """How rates were chosen."""
 
@@ -73,6 +75,8 @@ class Arm:
 
     condition: Mapping[str, Any]
     """Column of `ARM` -> value."""
+    name: str
+    """The loss, and in what else arms differ."""
     rates: tuple[float, ...]
     """Those that could be chosen, from low to high."""
     left_out: tuple[float, ...]
@@ -120,15 +124,6 @@ class Arm:
             return f"{left_out[0]:g} was left out: run its missing seeds, or {RATE}={between:.1g}."
         return f"Widen the grid: {RATE}=...,{rate * 3 if higher else rate / 3:.1g}."
 
-    @property
-    def name(self) -> str:
-        """The loss, where, and all else."""
-        about = {column: value for column, value in self.condition.items() if names.value(column, value)}
-        return names.label(
-            ["loss", *(column for column in about if column != "loss")],
-            [about["loss"], *(value for column, value in about.items() if column != "loss")],
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
@@ -164,11 +159,14 @@ def tune(collection: Collection) -> Tuned:
     arms: list[Arm] = []
     gaps: list[str] = []
     if table is not None:
+        trained = table[table["loss"] != "none"]
+        differing = [column for column in ARM if column != "loss" and differ(trained, column)]
         for condition in conditions(table, ARM):
             named = dict(zip(ARM, condition, strict=True))
             chosen = select(table, ARM, condition)
             if named["loss"] != "none" and chosen[RATE].nunique() > 1:
-                arm, left_out = _arm(named, [collection.runs[position] for position in chosen.index])
+                name = names.label(["loss", *differing], [named[column] for column in ("loss", *differing)])
+                arm, left_out = _arm(named, name, [collection.runs[position] for position in chosen.index])
                 arms += [arm] if arm else []
                 gaps += left_out
     if not arms:
@@ -183,11 +181,12 @@ def tune(collection: Collection) -> Tuned:
             )
         )
     questions = _asked(arms)
+    pairs = _pairs(arms, gaps)
     compared = {}
     for how in (WITH, WITHOUT):
         runs = tuple(run for arm in arms for run in (arm.labelled if how == WITH else arm.without_more_labels).runs)
         free = {arm.condition["loss"] for arm in arms if arm.label_free}
-        compared[how] = _best_against_best(replace(collection, runs=runs), how, free, gaps)
+        compared[how] = _best_against_best(replace(collection, runs=runs), pairs, how, free, gaps)
     return Tuned(arms=tuple(arms), compared=compared, gaps=tuple(dict.fromkeys(gaps)), questions=questions)
 
 
@@ -268,7 +267,7 @@ def compared_table(found: Tuned) -> pandas.DataFrame:
     return pandas.DataFrame(lines)
 
 
-def _arm(condition: dict[str, Any], runs: Sequence[Run]) -> tuple[Arm | None, list[str]]:
+def _arm(condition: dict[str, Any], name: str, runs: Sequence[Run]) -> tuple[Arm | None, list[str]]:
     """The arm of these runs; None, with the reason, where nothing can be chosen."""
     by_rate: dict[float, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.seed):
@@ -287,7 +286,8 @@ def _arm(condition: dict[str, Any], runs: Sequence[Run]) -> tuple[Arm | None, li
     label_free = _chosen(by_rate, KL) if all(run.label_free for run in runs) else None
     usable = tuple(sorted(by_rate))
     left_out = tuple(rate for rate in rates if rate not in by_rate)
-    return Arm(condition=condition, rates=usable, left_out=left_out, labelled=labelled, label_free=label_free), gaps
+    arm = Arm(condition=condition, name=name, rates=usable, left_out=left_out, labelled=labelled, label_free=label_free)
+    return arm, gaps
 
 
 def _chosen(by_rate: Mapping[float, Sequence[Run]], metric: Metric) -> Choice | None:
@@ -319,12 +319,35 @@ def _asked(arms: Sequence[Arm]) -> tuple[int, int]:
     return sizes[0]
 
 
+def _pairs(arms: Sequence[Arm], gaps: list[str]) -> list[tuple[str, str]]:
+    """The losses that are compared: all pairs of few; of many those of `loss_pairs`, and the best with each other one.
+
+    The best is the one with the highest accuracy on the selection questions, mean over its arms.
+    """
+    scores: dict[str, list[float]] = {}
+    for arm in arms:
+        scores.setdefault(arm.condition["loss"], []).append(arm.labelled.score)
+    losses = sorted(scores, key=lambda loss: (loss == "ce", loss != "kl", names.rank("loss", loss)))
+    best = max(losses, key=lambda loss: float(np.mean(scores[loss])))
+    asked = loss_pairs(set(losses))
+    told = {frozenset(pair) for pair in asked}
+    others = [pair for pair in combinations(losses, 2) if frozenset(pair) not in told]
+    chosen = [pair for pair in others if len(losses) <= FEW or best in pair]
+    if left := len(others) - len(chosen):
+        gaps.append(
+            f"{left} pairs of the {len(losses)} losses are not compared: of more than {FEW} only those that have CE, "
+            f"or the best on the selection questions, {names.value('loss', best)}. Choose others with --where "
+            "loss=A,B."
+        )
+    return [*asked, *chosen]
+
+
 def _best_against_best(
-    chosen: Collection, how: str, label_free: set[Hashable], gaps: list[str]
+    chosen: Collection, pairs: Sequence[tuple[str, str]], how: str, label_free: set[Hashable], gaps: list[str]
 ) -> tuple[Comparison, ...]:
-    """Each pair of losses at the rates that were chosen; without labels those pairs in which that can differ."""
+    """The pairs at the rates that were chosen; without labels those in which that can differ."""
     found: list[Comparison] = []
-    for a, b in loss_pairs({run.choice("loss") for run in chosen.runs}):
+    for a, b in pairs:
         if how == WITHOUT and not {a, b} & label_free:
             continue
         try:

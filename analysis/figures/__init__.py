@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from analysis.collect import Collection
-from analysis.figures import accuracy, differences, layers, pareto, reliability, scaling, seeds, training
+from analysis.figures import accuracy, differences, layers, methods, pareto, reliability, scaling, seeds, training
 from analysis.figures.style import Drawn, Venue
 
 FIGURES: dict[str, Callable[[Collection, Path, Venue], Drawn]] = {
     "accuracy_vs_block_sparsity": accuracy.sparsity,
     "accuracy_vs_retention": accuracy.retention,
+    "accuracy_of_methods": methods.at_one_sparsity,
+    "accuracy_vs_learning_rate": accuracy.learning_rate,
     "accuracy_vs_recovery_questions": scaling.accuracy,
     "uncertainty_vs_recovery_questions": scaling.uncertainty,
     "loss_kl_minus_ce": differences.kl_minus_ce,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from analysis.collect import AnalysisError, Collection
-from analysis.curves import Points, points
+from analysis.curves import RATE, Points, points
 from analysis.figures import curve
 from analysis.figures.style import PLAIN, Drawn, Venue
 
@@ -49,6 +49,17 @@ def criteria(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Draw
         raise AnalysisError("criteria are compared with random removal: run pruner/criterion=random too.")
     found = _several(points(collection, facets=["loss"], colour="criterion"))
     return curve.draw(collection, found, folder, venue, name="criteria")
+
+
+def learning_rate(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
+    """Accuracy against the recovery's learning rate.
+
+    Raises:
+        AnalysisError: All runs had one rate.
+    """
+    if len({run.settings.get(RATE) for run in collection.runs}) < 2:
+        raise AnalysisError(f"all runs have one learning rate: sweep {RATE}.")
+    return curve.draw(collection, points(collection, x=RATE), folder, venue, name="accuracy_vs_learning_rate")
 
 
 def capacity_gap(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:

@@ -15,7 +15,7 @@ import matplotlib
 import numpy as np
 import pandas
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from analysis import names
 from analysis.collect import AnalysisError
@@ -240,8 +240,22 @@ def log_axis(axes: Axes, points: set[float]) -> None:
         axes.xaxis.set_major_locator(FixedLocator(sorted(points)))
         axes.xaxis.set_minor_locator(NullLocator())
     written = EngFormatter(sep="")
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: written(float(f"{x:.3g}"))))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: written(float(f"{x:.3g}")) if x >= 1 else f"{x:.3g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def log_numbers(axes: Axes) -> None:
+    """Numbers on a logarithmic y-axis whose limits are set: at least two, also where it holds no power of ten."""
+    low, high = axes.get_ylim()
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    if sum(low <= 10.0**power <= high for power in powers) >= 2:
+        return
+    ticks = [digit * 10.0**power for power in powers for digit in (1, 2, 5)]
+    ticks = [tick for tick in ticks if low <= tick <= high]
+    if len(ticks) < 2:
+        ticks = [float(tick) for tick in MaxNLocator(nbins=5).tick_values(low, high) if low <= tick <= high]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:.6g}"))
 
 
 def _filled(text: str, inches: float, size: float) -> str:

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from analysis import names
 from analysis.collect import AnalysisError, Collection, Run
 from analysis.curves import conditions, differ, points, select, with_condition
-from analysis.figures.style import PLAIN, Drawn, Venue, grid, legend, looks, save, style
+from analysis.figures.style import PLAIN, Drawn, Venue, grid, legend, log_numbers, looks, save, style
 from regraft.records import LATER_TRAINING_COLUMNS, TRAINING, TRAINING_COLUMNS
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
         raise AnalysisError("no run was trained, so there are no training curves.")
     data = pandas.concat(tables, ignore_index=True)[[*by, "step", "mean", "low", "high", "seeds"]]
     panels = conditions(data, panels_by)
+    told = [column for column in found.facets if differ(data, column)]
+    alike = [column for column in found.facets if column not in told]
     appearance = looks(lines, conditions(data, lines))
     with style(venue):
         # a row for each facet, unless all fit beside one another
@@ -69,7 +71,8 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
                     linestyle=dashes,
                     linewidth=0.9,
                 )
-            layout.title(axes, names.title(panels_by, panel))
+            where = [(column, value) for column, value in zip(panels_by, panel, strict=True) if column in told]
+            layout.title(axes, names.label(*zip(("loss", panel[-1]), *where, strict=True)))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.set_yscale("log", nonpositive="mask")
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -78,14 +81,17 @@ def curves(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
             ends = np.array([axes.get_ylim() for axes in same])
             for axes in same:
                 axes.set_ylim(ends[:, 0].min(), ends[:, 1].max())
+                log_numbers(axes)
         layout.figure.supxlabel("Optimizer step")
         for axes in layout.leftmost:
-            axes.set_ylabel("Loss (nats)")
+            axes.set_ylabel("Loss")
         legend(layout.figure, handles, "Requested sparsity" if lines[0] == "sparsity" else names.heading(lines[0]))
         caption = (
             f"Training loss of each optimizer step of recovery, mean over {names.span(data['seeds'])} seeds; bands "
             "from the lowest to the highest seed. Values of different losses do not compare with each other."
         )
+        if common := names.title(alike, [data[column].iloc[0] for column in alike]):
+            caption += f" All: {common}."
         if "sparsity" not in lines:
             caption += f" Requested sparsity: {names.spaced(found.table['sparsity'].iloc[0])}."
         if (data["mean"] <= ROUNDING).any():

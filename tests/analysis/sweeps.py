@@ -65,9 +65,10 @@ def record(
         neurons: Those of each layer that were removed, and that there were.
         metrics: Further ones of the last evaluation; those that know no questions have no split.
         dense: The same of the dense model; `accuracy` replaces 0.97.
-        settings: `train_size`, `lr`, `learning_rate`, `tracker`, `loss_settings`, `pruner_settings`, and `selection`,
-            metrics of the last evaluation on as many selection questions.
+        settings: `train_size`, `lr`, `learning_rate`, `steps`, `tracker`, `loss_settings`, `pruner_settings`,
+            `selection`, metrics of the last evaluation on as many selection questions, and `costs` of the recovery.
     """
+    costs: Mapping[str, float] = settings.pop("costs", {})
     selection: Mapping[str, float] = settings.pop("selection", {})
     metrics, dense = metrics or {}, {"accuracy": 0.97} | dict(dense or {})
     config: dict[str, Any] = {
@@ -87,8 +88,9 @@ def record(
         "tracker": {"_target_": settings.pop("tracker", "WandB")},
         "runtime": {"threads": 1},
     }
-    if "learning_rate" in settings:
-        config["recovery"]["learning_rate"] = settings.pop("learning_rate")
+    for name in ("learning_rate", "steps"):
+        if name in settings:
+            config["recovery"][name] = settings.pop(name)
     assert not settings, settings
     prepared = digest("prepared") if task == "facts" else digest("prepared", task)
     scored = seed if criterion == "random" else None
@@ -103,7 +105,8 @@ def record(
         if neurons is None
         else dict(zip(("removed", "dense"), ({"mlp_neurons": list(each)} for each in neurons), strict=True)),
         ({} if teacher_parameters is None or not trained else {"teacher": {"parameters": teacher_parameters}})
-        | ({"needs": ["labels"] if "ce" in loss.split("_") else ["teacher_logits"]} if trained else {}),
+        | ({"needs": ["labels"] if "ce" in loss.split("_") else ["teacher_logits"]} if trained else {})
+        | dict(costs),
         {},
     ]
     fingerprints: list[dict[str, str]] = [

@@ -98,6 +98,25 @@ def test_variant_names_settings_that_no_column_tells_apart(tmp_path: Path) -> No
     assert set(table.loc[table["loss"] == "ce", "variant"]) == {""}
 
 
+def test_one_cell_of_compare_is_told_beside_other_losses(tmp_path: Path) -> None:
+    cell = {"target": "soft", "over": "choices", "at": "answer"}
+    sweeps.save(sweeps.record(loss="compare", loss_settings=cell), tmp_path)
+    sweeps.save(sweeps.record(loss="kl"), tmp_path)
+    told = collect([tmp_path]).run_table.set_index("loss")["variant"]
+    assert told["compare"] == "loss.at=answer loss.over=choices loss.target=soft" and told["kl"] == ""
+
+
+def test_records_older_than_a_key_mean_its_default(tmp_path: Path) -> None:
+    old, new = sweeps.record(seed=0), sweeps.record(seed=1)
+    new.config["recovery"] |= {"tokens": None, "flops": None, "optimizer": "adamw", "frozen": []}
+    new.config["teacher"] |= {"precision": "as_stored"}
+    for made in (old, new):
+        sweeps.save(made, tmp_path)
+    found = collect([tmp_path])
+    assert set(found.run_table["variant"]) == {""}
+    assert set(found.conditions(["recovery.optimizer"])["recovery.optimizer"]) == {"adamw"}
+
+
 def test_a_neutral_setting_makes_no_variant(tmp_path: Path) -> None:
     sweeps.save(sweeps.record(seed=0, tracker="WandB"), tmp_path)
     sweeps.save(sweeps.record(seed=1, tracker="None"), tmp_path)

@@ -53,6 +53,21 @@ def test_seeds_without_variance_give_no_interval_over_seeds(sweep: Sweep) -> Non
     assert np.isnan([line["low"], line["high"]]).all()
 
 
+@pytest.mark.parametrize(("x", "costs"), [("recovery_flops", [1e9, 2e9]), ("recovery_tokens", [100, 200])])
+def test_longer_recoveries_of_a_loss_are_points_of_its_line(sweep: Sweep, x: str, costs: list[float]) -> None:
+    collection = sweep(
+        *(
+            {"loss": loss, "seed": seed, "costs": {"tokens": 100 * more, "flops": 1e9 * more}, "steps": 30 * more}
+            for loss in ("ce", "kl")
+            for more in (1, 2)
+            for seed in (0, 1)
+        )
+    )
+    found = points(collection, x=x)
+    assert found.lines == ["loss"]
+    assert list(summarise(found)["x"]) == [*costs, *costs]
+
+
 @pytest.mark.parametrize("name", ["nll", "ece", "parameters", "tokens_per_second"])
 def test_one_seed_of_what_is_no_share_of_questions_gets_no_interval(sweep: Sweep, name: str) -> None:
     line = _only(points(sweep({"metrics": {name: 0.5}}), metric(name)))

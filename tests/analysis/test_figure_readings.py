@@ -218,7 +218,20 @@ def test_training_curves_are_means_over_seeds(tmp_path: Path, drawn: list[Figure
     assert data["low"].tolist() == losses[1] and data["high"].tolist() == losses[0]
     assert list(drawn[0].axes[0].lines[0].get_ydata()) == [3.0, 1.5, 0.75]
     assert "mean over 2 seeds" in result.caption
-    assert [axes.get_title() for axes in drawn[0].axes] == ["criterion L2, loss KL"]
+    assert [axes.get_title() for axes in drawn[0].axes] == ["KL"] and "All: criterion L2." in result.caption
+    assert [axes.get_ylabel() for axes in drawn[0].axes] == ["Loss"], "not every loss is in nats"
+
+
+@pytest.mark.parametrize("losses", [[1.6, 1.4, 1.3], [0.9, 0.5, 0.2], [2.0, 0.9, 0.3], [40.0, 3.0, 0.02]])
+def test_an_axis_of_losses_has_numbers(losses: list[float], tmp_path: Path, drawn: list[Figure]) -> None:
+    for criterion in ("l2", "random"):
+        sweeps.save(sweeps.record(criterion=criterion), tmp_path / "study", losses=losses)
+    FIGURES["training_curves"](collect([tmp_path / "study"]), tmp_path)
+    for axes in drawn[0].axes:
+        low, high = axes.get_ylim()
+        written = [tick for tick in axes.yaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        assert len([tick for tick in written if tick.label1.get_text()]) >= 2
+    assert [axes.get_title() for axes in drawn[0].axes] == ["KL, criterion L2", "KL, criterion random"]
 
 
 def test_steps_count_over_stages_and_long_trainings_are_averaged(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -312,3 +325,46 @@ def test_differences_against_the_size_of_the_recovery_set(
         differences.draw(compare(_pairs(tmp_path / "study", seeds=2), "sparsity", "0.5", "0.8")[0], tmp_path)
     with pytest.raises(AnalysisError, match="no pair of runs"):
         differences.draw([], tmp_path)
+
+
+def test_methods_at_one_sparsity_are_rows_the_best_on_top(
+    sweep: Callable[..., Collection], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    accuracies = {"none": 0.3, "ce": 0.6, "kl": 0.8, "jsd": 0.7}
+    runs = [
+        {"loss": loss, "seed": seed, "accuracy": value + 0.02 * seed}
+        for loss, value in accuracies.items()
+        for seed in range(1 if loss == "none" else 2)
+    ]
+    collection = sweep(*runs, {"loss": "kl", "sparsity": 0.0, "accuracy": 0.9})
+    FIGURES["accuracy_of_methods"](collection, tmp_path)
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["none", "CE", "JSD", "KL"]
+    assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() != "None"] == [
+        pytest.approx([100 * value]) for value in (0.3, 0.61, 0.71, 0.81)
+    ]
+    bars = [bar.get_segments()[0][:, 0] for bar in axes.collections if hasattr(bar, "get_segments")]
+    assert len(bars) == 4 and all(low < high for low, high in bars)
+    assert _legend(drawn[0]) == ["dense", "chance"]
+    with pytest.raises(AnalysisError, match="several sparsities"):
+        FIGURES["accuracy_of_methods"](sweep(*runs, {"loss": "kl", "sparsity": 0.9}), tmp_path)
+    with pytest.raises(AnalysisError, match="there is 1"):
+        FIGURES["accuracy_of_methods"](sweep(runs[0]), tmp_path)
+
+
+def test_learning_rates_are_points_of_a_loss(
+    sweep: Callable[..., Collection], tmp_path: Path, drawn: list[Figure]
+) -> None:
+    rates = (1e-4, 1e-3, 1e-2)
+    runs = [
+        {"loss": loss, "seed": seed, "learning_rate": rate, "accuracy": 0.5 + 10 * rate + 0.01 * seed}
+        for loss in ("ce", "kl")
+        for rate in rates
+        for seed in (0, 1)
+    ]
+    FIGURES["accuracy_vs_learning_rate"](sweep(*runs), tmp_path)
+    axes = drawn[0].axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.0001", "0.001", "0.01"]
+    assert {"CE", "KL"} <= set(_legend(drawn[0]))
+    with pytest.raises(AnalysisError, match="sweep recovery.learning_rate"):
+        FIGURES["accuracy_vs_learning_rate"](sweep(*runs[:2]), tmp_path)

@@ -16,6 +16,7 @@ from regraft.__main__ import conf
         ("kl", "KL"),
         ("ce_kl", "CE + KL"),
         ("ce_to_kl", "CE to KL"),
+        ("kl_hints", "KL + hints"),
         ("pseudo_label", "pseudo-label CE"),
         ("reverse_kl", "reverse KL"),
         ("top_k_kl", "top-k KL"),

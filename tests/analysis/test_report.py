@@ -626,6 +626,17 @@ def test_a_failure_alone_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not (tmp_path / "study" / "report.html").exists()
 
 
+def test_runs_that_cost_differently_have_a_page_with_their_cost_as_an_axis(tmp_path: Path, made: Made) -> None:
+    for loss, flops in (("ce", 1e11), ("kl", 1.5e11)):
+        for seed in (0, 1):
+            costs = {"tokens": 1000, "flops": flops, "teacher_flops": 0.0}
+            sweeps.save(sweeps.record(loss=loss, seed=seed, costs=costs), tmp_path / "study")
+    told = made(tmp_path / "study")
+    assert [view["swept"] for view in told["charts"]] == ["target", "recovery_flops"]
+    (axis,) = told["charts"][1]["axes"]
+    assert sorted(axis["values"]) == [1e11, 1e11, 1.5e11, 1.5e11]
+
+
 def test_twenty_losses_have_a_page(tmp_path: Path, made: Made) -> None:
     """Each with labels and with no recovery: one line a pair tells what was found."""
     losses = ["none", "ce", "kl", *(f"loss_{letter}" for letter in "abcdefghijklmnopq")]

@@ -150,6 +150,40 @@ def test_settings_of_the_loss_make_arms(tmp_path: Path) -> None:
     assert "variant" in tuning.table(found).header
 
 
+@pytest.mark.parametrize(
+    ("losses", "pairs"),
+    [
+        (("kl", "jsd"), {("kl", "jsd")}),
+        (("ce", "kl", "jsd"), {("kl", "ce"), ("jsd", "ce"), ("kl", "jsd")}),
+        # the last is the best, and of many the others are compared with it alone
+        (("kl", "jsd", "rkd", "hints", "lm"), {("kl", "lm"), ("jsd", "lm"), ("rkd", "lm"), ("hints", "lm")}),
+    ],
+)
+def test_losses_are_compared_with_one_another_where_none_is_the_reference(
+    losses: tuple[str, ...], pairs: set[tuple[str, str]], tmp_path: Path
+) -> None:
+    for place, loss in enumerate(losses):
+        for rate in (1e-4, 1e-3):
+            for seed in SEEDS:
+                score = 0.5 + 0.05 * place + rate
+                made = sweeps.record(
+                    loss=loss, seed=seed, learning_rate=rate, selection={"accuracy": score, "dense_kl": 1 - score}
+                )
+                sweeps.save(made, tmp_path / "study", right=right(score, loss, rate, seed))
+    found = tuning.tune(collect([tmp_path / "study"]))
+    assert {frozenset((each.a, each.b)) for each in found.compared[tuning.WITH]} == set(map(frozenset, pairs))
+    told = [gap for gap in found.gaps if "6 pairs of the 5 losses are not compared" in gap]
+    assert bool(told) == (len(losses) > tuning.FEW)
+
+
+def test_arms_are_told_by_what_differs(grid: Callable[..., Path], tmp_path: Path) -> None:
+    assert [arm.name for arm in tuning.tune(collect([grid()])).arms] == ["CE", "KL"]
+    for rate in (1e-4, 1e-3):
+        save(tmp_path / "other", "kl", rate, 0, sparsity=0.8)
+    arms = tuning.tune(collect([tmp_path / "study", tmp_path / "other"])).arms
+    assert sorted(arm.name for arm in arms) == ["CE, sparsity 50 %", "KL, sparsity 50 %", "KL, sparsity 80 %"]
+
+
 def test_runs_that_nothing_can_be_chosen_from(tmp_path: Path, grid: Callable[..., Path]) -> None:
     one_rate = sweeps.grid(tmp_path / "one", seeds=(0,), sparsities=(0.5,))
     with pytest.raises(AnalysisError, match="no loss was run at several learning rates.*experiment=lr_per_arm"):

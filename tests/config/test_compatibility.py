@@ -49,6 +49,10 @@ DRAWS_ANEW = {"from_scratch", "generations", "lottery_reinitialised", "lottery_t
 TRAINS_NOTHING = {"prompt_distillation"}
 OWN_BATCHES = {"minillm": "minillm"}
 """Loss -> the batches without which it is refused."""
+WORLD = ("world.entities=12", "world.types=4", "world.relations=4", "test_relations=1")
+SAME_WORLD = tuple(f"batches.extra.{setting}" for setting in WORLD)
+SAME_WORLD_AS_DATA = tuple(f"batches.data.extra.{setting}" for setting in WORLD)
+"""The task of these runs, as extra questions."""
 NONE = "{_target_: regraft.distillation.losses.none.NoRecovery}"
 
 
@@ -179,6 +183,20 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["schedule=set", "pruner=weights", "pipeline.repeat=[recover,prune,evaluate]"], "has no recover after prune"),
         (["recovery=small_model_lora", "pipeline=from_scratch"], "adapters leave them as they are drawn"),
         (["loss=minillm"], "with alpha=0.2 it must be given texts that are all drawn at temperature 1"),
+        (
+            ["loss=minillm", "batches=minillm", "batches.share=0.5"],
+            "batches.share=0.5, batches.temperature=1.0, batches",
+        ),
+        (
+            ["loss=minillm", "batches=minillm", "batches.share=0.5"],
+            "Choose batches=minillm batches.share=1.0 batches.te",
+        ),
+        (["loss=kl", "batches=minillm"], "batches.teacher_mixed=0.2: must be 0 with loss=KL"),
+        (["batches=more_questions", *SAME_WORLD], "batches.extra=facts: must be another task than the run's own while"),
+        (
+            ["batches=on_policy", "+batches@batches.data=more_questions", *SAME_WORLD_AS_DATA],
+            "another task with task@batches.data.extra=CHOICE",
+        ),
         (["batches=on_policy", "loss=ce"], "batches=OnPolicy hold no right answers, which loss=CrossEntropy needs"),
         (["pipeline=prompt_distillation"], "Choose loss=none"),
         (["recovery=small_model_lora", "pipeline=generations"], "adapters leave them as they are drawn"),
@@ -187,16 +205,16 @@ def test_one_function_decides_every_composition(parts: dict[str, dict[str, Any]]
         (["teacher=ema", "teacher.start=dense"], "of whose shapes the student has lost mlp_neurons"),
         ([*SEVERAL, "+teacher@teacher.teachers.b=ema", "runtime.shard=true"], "must be false with teacher=Ema"),
         ([*SEVERAL, "teacher.weighting=by_task"], "answers by task (a), and the tasks are others: task=facts is one"),
-        (["+recovery.frozen=[embeddings]", "pipeline=from_scratch"], "they would stay as they are drawn"),
-        (["+recovery.frozen=[head]", "recovery=small_model_lora"], "must be [] with recovery.lora"),
-        (["+recovery.optimizer=adamw_8bit", "runtime.shard=true"], "recovery.optimizer=adamw_8bit, which works on"),
-        (["+recovery.gradient_checkpointing=true", "runtime.shard=true"], "which works on whole tensors"),
+        (["recovery.frozen=[embeddings]", "pipeline=from_scratch"], "they would stay as they are drawn"),
+        (["recovery.frozen=[head]", "recovery=small_model_lora"], "must be [] with recovery.lora"),
+        (["recovery.optimizer=adamw_8bit", "runtime.shard=true"], "recovery.optimizer=adamw_8bit, which works on"),
+        (["recovery.gradient_checkpointing=true", "runtime.shard=true"], "which works on whole tensors"),
         (
-            ["+recovery.tokens=99", "recovery.steps=null", "schedule=rounds"],
+            ["recovery.tokens=99", "recovery.steps=null", "schedule=rounds"],
             "recovery.tokens=99: must be null with a run",
         ),
-        (["+recovery.flops=1e9", "recovery.steps=null", "pipeline=lottery_ticket"], "recovers more than once"),
-        (["+recovery.flops=1e9", "recovery.steps=null", "pipeline=generations"], "recovers more than once"),
+        (["recovery.flops=1e9", "recovery.steps=null", "pipeline=lottery_ticket"], "recovers more than once"),
+        (["recovery.flops=1e9", "recovery.steps=null", "pipeline=generations"], "recovers more than once"),
         (["teacher=ema"], "loss=KL is at rest where the student says what teacher=Ema says"),
         (["teacher=ema", "loss=ce_kl", "loss.weights.ce=0"], "loss=WeightedSum is at rest where the student says"),
         ([*SEVERAL[:1], "+teacher@teacher.teachers.a=ema"], "loss=KL is at rest where the student says"),
@@ -234,6 +252,24 @@ def test_what_is_refused_is_refused_when_composed_with_the_reason(overrides: lis
     with pytest.raises(Incompatible) as refused:
         load(composed(*overrides))
     assert reason in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["recovery.tokens=99"], "recovery.steps=2: must be null beside tokens=99, since one of them ends a training."),
+        (
+            ["teacher=several"],
+            "teacher.teachers={}: must be at least one teacher. Give each a name: +teacher@teacher.te",
+        ),
+        (["recovery.frozen=embeddings"], "Write a list: recovery.frozen=[embeddings]."),
+        (["recovery.frozen=[embedding]"], "recovery.frozen=['embedding']: input should be 'embeddings' or 'head'."),
+    ],
+)
+def test_what_is_wrong_is_said_with_what_to_write(overrides: list[str], told: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(composed(*overrides))
+    assert told in str(refused.value)
 
 
 def test_what_a_pipeline_needs_trained_is_trained_and_nothing_else(
@@ -316,6 +352,8 @@ def quick(component: Any) -> Any:
         ["loss=minillm", "batches=minillm"],
         ["batches=on_policy", "+batches@batches.data=in_context"],
         ["batches=more_questions", "task@batches.extra=commonsense_qa"],
+        ["batches=more_questions", *SAME_WORLD, "task.train_size=64"],
+        ["batches=on_policy", "loss=jsd", "batches.temperature=1.0"],
         # the student's own layers, of which no teacher is asked
         ["teacher=cached", *BESIDE_EXITS],
         [*SEVERAL, *BESIDE_EXITS],

@@ -24,6 +24,7 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     # KL alone would be at rest
     "teacher=ema": ("loss=pseudo_label",),
     "loss=minillm": ("batches=minillm",),
+    "batches=minillm": ("loss=minillm",),
     "teacher=several": ("+teacher@teacher.teachers.a=dense", "+teacher@teacher.teachers.b=previous"),
     "teacher=other": (
         "model@teacher.model=tiny_olmo2",

@@ -190,6 +190,6 @@ def test_a_regime_is_part_of_a_runs_identity_with_the_questions_that_it_adds(who
         OnPolicy(data=TeacherWritten()),
         MORE,
         replace(MORE, extra=replace(OTHERS, world=replace(OTHERS.world, seed=2))),
-        MIXED,
+        OnPolicy(share=1.0, temperature=1.0),
     ]
     assert len({run_id(replace(whole, batches=batches)) for batches in regimes}) == len(regimes)

@@ -51,13 +51,13 @@ def test_a_budget_needs_texts_that_are_known() -> None:
 def test_what_decides_a_training_decides_its_name_and_defaults_do_not() -> None:
     plain = run_id(load(composed()))
     neutral = (
-        *("+recovery.tokens=null", "+recovery.flops=null", "+recovery.frozen=[]", "+recovery.optimizer=adamw"),
-        *("+recovery.gradient_checkpointing=false", "+teacher.precision=as_stored"),
+        *("recovery.tokens=null", "recovery.flops=null", "recovery.frozen=[]", "recovery.optimizer=adamw"),
+        *("recovery.gradient_checkpointing=false", "teacher.precision=as_stored"),
     )
     assert run_id(load(composed(*neutral))) == plain
     others = [
-        *(["recovery.steps=null", "+recovery.tokens=1000"], ["recovery.steps=null", "+recovery.tokens=2000"]),
-        *(["recovery.steps=null", "+recovery.flops=1e9"], ["+recovery.frozen=[embeddings]"]),
-        *(["+recovery.optimizer=adamw_8bit"], ["+teacher.precision=bfloat16"]),
+        *(["recovery.steps=null", "recovery.tokens=1000"], ["recovery.steps=null", "recovery.tokens=2000"]),
+        *(["recovery.steps=null", "recovery.flops=1e9"], ["recovery.frozen=[embeddings]"]),
+        *(["recovery.optimizer=adamw_8bit"], ["teacher.precision=bfloat16"]),
     ]
     assert len({plain, *(run_id(load(composed(*other))) for other in others)}) == 1 + len(others)

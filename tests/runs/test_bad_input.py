@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,8 @@ def test_help_and_errors_come_without_torch(regraft) -> None:
         (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"{group}: ")]
         own = {path.stem for path in (Path(conf()) / group).glob("*.yaml")}
         assert own and own <= set(line.partition(": ")[2].split(", "))
+    footer = told.stdout[told.stdout.index("Results: ") :]
+    assert {"status", "table", "compare", "tune", "figures", "report"} <= set(re.findall(r"\w+", footer))
     wrong = regraft("sparsity=2", PYTHONPROFILEIMPORTTIME="1")
     for result in (told, wrong):
         assert "pydantic" in result.stderr and "torch" not in result.stderr and "pandas" not in result.stderr

@@ -74,7 +74,7 @@ def test_losses_within_one_budget_are_controlled_though_one_takes_more_steps(tmp
     records, steps = [], []
     for loss in ("kl", "ce"):
         (tmp_path / loss).mkdir()
-        bounded = ("recovery.steps=null", "+recovery.tokens=2000", f"loss={loss}")
+        bounded = ("recovery.steps=null", "recovery.tokens=2000", f"loss={loss}")
         record, spent = done(tmp_path / loss, cache, *bounded)
         records.append(replace(record, choices={"loss": loss}))
         steps.append(spent["steps"])

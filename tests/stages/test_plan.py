@@ -126,7 +126,7 @@ def test_a_teacher_that_writes_alone_is_known_by_what_it_writes(composed: Compos
     one = run_id(composed(*alone))
     # the same texts: from memory or from the cache; the first recovery is after the dense model
     assert one == run_id(composed(*alone, "teacher=cached")) == run_id(composed(*alone, "teacher=previous"))
-    assert len({one, run_id(composed(*alone, *other)), run_id(composed(*alone, "+teacher.precision=bfloat16"))}) == 3
+    assert len({one, run_id(composed(*alone, *other)), run_id(composed(*alone, "teacher.precision=bfloat16"))}) == 3
     assert run_id(composed(*alone[:1])) != run_id(composed(*alone[:1], "teacher=cached")), "a loss that asks it too"
 
 

@@ -115,20 +115,49 @@ def _check_teaching(config: RunConfig) -> None:
             f"batches={type(batches).__name__} hold no right answers, which loss={type(loss).__name__} needs. Choose a "
             "loss without labels, such as loss=kl."
         )
+    _check_more(config)
     _check_written(config)
     _check_shown(config)
+
+
+def _check_more(config: RunConfig) -> None:
+    """Extra questions are others than the recovery's."""
+    task = config.task
+    wide = {"train_size": None, "subset": None, "selection_size": 0}
+    for key, batches in (("batches", config.batches), ("batches.data", getattr(config.batches, "data", None))):
+        extra: Any = getattr(batches, "extra", None)
+        known = wide.keys() <= {field.name for field in dataclasses.fields(task)}  # type: ignore[arg-type]
+        if type(extra) is not type(task) or not known or getattr(task, "train_size", 0) is not None:
+            continue
+        if dataclasses.replace(extra, **wide) == dataclasses.replace(task, **wide):  # type: ignore[type-var]
+            raise ConfigError(
+                f"{key}.extra={task.name}: must be another task than the run's own while task.train_size is null: "
+                f"the recovery reads all of its questions already. Choose task.train_size=64, which leaves some, or "
+                f"another task with task@{key}.extra=CHOICE."
+            )
 
 
 def _check_written(config: RunConfig) -> None:
     """What somebody wrote is read, by a loss that can use it."""
     batches, loss = config.batches, config.loss
     chosen = type(batches).__name__
-    for name, each in (("loss", loss), *_every_loss("loss", loss)):
+    losses = [("loss", loss), *_every_loss("loss", loss)]
+    mixed = getattr(batches, "teacher_mixed", 0.0)
+    if mixed > 0 and all(each.drawn_with is None for _, each in losses):
+        raise ConfigError(
+            f"batches.teacher_mixed={mixed}: must be 0 with loss={type(loss).__name__}, which takes the texts for the "
+            "student's own and does not correct for the teacher's share. Choose loss=minillm, or batches=on_policy "
+            "for the student's texts alone."
+        )
+    for name, each in losses:
         if each.drawn_with is not None and each.drawn_with != batches.drawn_with:
+            wanted = {"share": 1.0, "temperature": 1.0, "teacher_mixed": each.drawn_with}
+            given = [f"batches.{key}={getattr(batches, key)}" for key in wanted if hasattr(batches, key)]
             raise ConfigError(
                 f"{name}={type(each).__name__}: with alpha={each.drawn_with} it must be given texts that are all drawn "
-                f"at temperature 1 with batches.teacher_mixed={each.drawn_with}. Choose batches=minillm "
-                f"batches.teacher_mixed={each.drawn_with}."
+                f"at temperature 1 with batches.teacher_mixed={each.drawn_with}, and here are "
+                f"{', '.join(given) or f'batches={chosen}'}. Choose batches=minillm "
+                f"{' '.join(f'batches.{key}={value}' for key, value in wanted.items())}."
             )
         if not batches.written:
             continue

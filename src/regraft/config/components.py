@@ -140,8 +140,11 @@ def validated(value: Any, hint: Any, key: str) -> Any:
         try:
             return TypeAdapter(hint).validate_python(value)
         except ValidationError as error:
-            problem = error.errors()[0]["msg"]
-            raise ConfigError(f"{key}={value}: {problem[0].lower()}{problem[1:]}.") from None
+            problem = error.errors()[0]
+            told = f"{key}={value}: {problem['msg'][0].lower()}{problem['msg'][1:]}."
+            if problem["type"] in ("tuple_type", "list_type") and not problem["loc"]:
+                told += f" Write a list: {key}=[{value}]."
+            raise ConfigError(told) from None
     origin = get_origin(hint)
     if inspect.isclass(origin) and issubclass(origin, Mapping) and isinstance(value, Mapping):
         return {name: validated(item, get_args(hint)[1], f"{key}.{name}") for name, item in value.items()}

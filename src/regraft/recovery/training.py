@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from regraft.config.ranges import require
+from regraft.config.ranges import ConfigError, require
 from regraft.interfaces import Component
 from regraft.recovery.lora import Lora
 
@@ -63,7 +63,12 @@ class Training(Component):
         flops = self.flops
         require(flops is None or 1 <= flops < math.inf, "flops", flops, "null or a finite number of at least 1")
         ends = [name for name in ("steps", "tokens", "flops") if getattr(self, name) is not None]
-        require(len(ends) <= 1, "/".join(ends), "numbers", "null but for one of them", "One of them ends a training.")
+        told = " and ".join(f"{name}={getattr(self, name)}" for name in ends[1:])
+        if told:
+            raise ConfigError(
+                f"{ends[0]}={getattr(self, ends[0])}: must be null beside {told}, since one of them ends a training. "
+                "Set all but one of them to null."
+            )
         require(len(set(self.frozen)) == len(self.frozen), "frozen", list(self.frozen), "a list without repeats")
         require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
         fits = 1 <= self.accumulation <= self.batch_size

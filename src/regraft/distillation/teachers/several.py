@@ -49,7 +49,13 @@ class Several(Teacher):
     """With `confidence`: how much more the surer teacher weighs, above 0."""
 
     def __post_init__(self) -> None:
-        require(len(self.teachers) > 0, "teachers", dict(self.teachers), "at least one teacher")
+        require(
+            len(self.teachers) > 0,
+            "teachers",
+            dict(self.teachers),
+            "at least one teacher",
+            "Give each a name: +teacher@teacher.teachers.self=dense +teacher@teacher.teachers.NAME=CHOICE.",
+        )
         for name, weight in self.weights.items():
             require(name in self.teachers, "weights", name, f"a name of a teacher ({', '.join(self.teachers)})")
             require(0 <= weight < math.inf, f"weights.{name}", weight, "a finite number of at least 0")
