@@ -72,6 +72,7 @@ def at_one_sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) 
             layout.title(axes, names.title(found.facets, panel))
             axes.set_yticks(range(len(order)), [names.label(found.lines, line) for line in order])
             axes.set_ylim(-0.6, len(order) - 0.4)
+        layout.axes[0].set_ylabel(", ".join(names.COLUMNS.get(line, line) for line in found.lines))
         layout.figure.supxlabel(found.metric.axis)
         if handles:
             legend(layout.figure, handles)

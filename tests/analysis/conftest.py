@@ -118,6 +118,30 @@ def teachers(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     return collect([folder])
 
 
+@pytest.fixture(scope="session")
+def rates(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Learning rates x losses x seeds."""
+    folder = tmp_path_factory.mktemp("records") / "rates"
+    for rate, accuracy in ((1e-4, 0.6), (1e-3, 0.8), (1e-2, 0.5)):
+        for loss, gain in (("ce", 0.0), ("kl", 0.05)):
+            for seed in (0, 1, 2):
+                told = accuracy + gain + 0.01 * seed
+                sweeps.save(sweeps.record(loss=loss, seed=seed, learning_rate=rate, accuracy=told, dense=DENSE), folder)
+    return collect([folder])
+
+
+@pytest.fixture(scope="session")
+def methods(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Many losses at one sparsity."""
+    folder = tmp_path_factory.mktemp("records") / "methods"
+    losses = ("none", "ce", "kl", "jsd", "reverse_kl", "total_variation", "standardised_kl", "pseudo_label", "kl_hints")
+    for place, loss in enumerate(losses):
+        for seed in (0, 1, 2):
+            told = 0.4 + 0.05 * place + 0.01 * seed * (loss != "none")
+            sweeps.save(sweeps.record(loss=loss, seed=seed, accuracy=told, dense=DENSE), folder)
+    return collect([folder])
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Figure]]:
     """The figures that would be saved, laid out; no picture is written."""

@@ -26,6 +26,8 @@ STUDIES = {
     "accuracy_vs_recovery_questions": "scaling",
     "uncertainty_vs_recovery_questions": "scaling",
     "capacity_gap": "teachers",
+    "accuracy_vs_learning_rate": "rates",
+    "accuracy_of_methods": "methods",
 }
 """Figure -> fixture with the records that allow it, where that is not `study`."""
 SMALLEST = 7.0

@@ -210,7 +210,7 @@ def test_a_budget_counts_the_teachers_that_each_batch_asks() -> None:
 
 
 def test_one_thing_ends_a_training() -> None:
-    with pytest.raises(ConfigError, match="steps/tokens"):
+    with pytest.raises(ConfigError, match="steps=3: must be null beside tokens=100"):
         Training(steps=3, tokens=100)
     with pytest.raises(ConfigError, match="flops=0"):
         Training(flops=0)
