@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from analysis import names
 from analysis.collect import AnalysisError, Collection
 from analysis.curves import conditions, points, select, summarise
 from analysis.figures.curve import guessed
-from analysis.figures.style import COLOURS, PLAIN, Drawn, Venue, grid, legend, save, style
+from analysis.figures.style import COLOURS, PLAIN, Drawn, Venue, grid, legend, save, style, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -19,6 +20,8 @@ MOST = 40
 """Rows of a figure."""
 ROW, AROUND = 0.19, 0.8
 """Inches of a row, and of what is above and below all of them."""
+LINE = 0.14
+"""Inches of a line of a row's name."""
 
 
 def at_one_sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) -> Drawn:
@@ -49,8 +52,11 @@ def at_one_sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) 
     panels = conditions(summary, found.facets)
     chances, gaps = guessed(collection, found, panels)
     scale, own = found.metric.scale, COLOURS.get(found.lines[0], {})
+    labels = [wrapped(names.label(found.lines, line), venue) for line in order]
+    tall = [LINE * (1 + label.count("\n")) for label in labels]
+    row = max(ROW, *((one + other) / 2 for one, other in itertools.pairwise(tall)))
     with style(venue):
-        layout = grid(venue, len(panels), most=2, height=AROUND + ROW * len(order))
+        layout = grid(venue, len(panels), most=2, height=AROUND + row * len(order))
         handles: dict[str, Artist] = {}
         for axes, panel in zip(layout.axes, panels, strict=True):
             chosen, single = (select(each, found.facets, panel) for each in (summary, table))
@@ -70,7 +76,7 @@ def at_one_sparsity(collection: Collection, folder: Path, venue: Venue = PLAIN) 
                 runs = select(single, found.lines, line)["value"]
                 axes.scatter(scale * runs, [place] * len(runs), s=6, color=colour, alpha=0.45, linewidth=0, zorder=5)
             layout.title(axes, names.title(found.facets, panel))
-            axes.set_yticks(range(len(order)), [names.label(found.lines, line) for line in order])
+            axes.set_yticks(range(len(order)), labels)
             axes.set_ylim(-0.6, len(order) - 0.4)
         layout.axes[0].set_ylabel(", ".join(names.COLUMNS.get(line, line) for line in found.lines))
         layout.figure.supxlabel(found.metric.axis)

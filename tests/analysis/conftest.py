@@ -138,7 +138,9 @@ def methods(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     for place, loss in enumerate(losses):
         for seed in (0, 1, 2):
             told = 0.4 + 0.05 * place + 0.01 * seed * (loss != "none")
-            sweeps.save(sweeps.record(loss=loss, seed=seed, accuracy=told, dense=DENSE), folder)
+            settings = {"target": "soft", "over": "vocabulary", "at": "every_choice"} if loss == "kl_hints" else {}
+            made = sweeps.record(loss=loss, seed=seed, accuracy=told, dense=DENSE, loss_settings=settings)
+            sweeps.save(made, folder)
     return collect([folder])
 
 
