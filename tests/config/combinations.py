@@ -61,10 +61,10 @@ def components(group: str) -> dict[str, Any]:
 
 
 def sorts_of_losses() -> list[str]:
-    """One loss of each sort: those that ask for the same go together with the same, and train alike."""
+    """One loss of each sort, by what it asks for: those of a sort go together with the same prunings."""
     found: dict[Any, str] = {}
     for choice, loss in components("loss").items():
-        found.setdefault((loss.trains, loss.learning, loss.uses_seed, loss.needs, loss.reads), choice)
+        found.setdefault((loss.trains, loss.needs), choice)
     return sorted(found.values())
 
 
