@@ -13,7 +13,7 @@ from regraft.models.forward import forward
 
 
 def test_value_and_gradient_equal_the_formula_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regraft.distillation.vocabulary.CHUNK", 3 * VOCABULARY)  # several chunks
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 3 * VOCABULARY)  # several chunks
     packed, temperature = batch(), 2.0
     model = tiny_model("llama", layers=3)
     value = Exits(layers=(1, 2), temperature=temperature)(packed, forward(model, packed, {"hidden_states"}), None)

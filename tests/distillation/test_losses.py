@@ -56,7 +56,7 @@ def test_kl_is_the_same_however_many_chunks_it_takes(monkeypatch: pytest.MonkeyP
     packed = batch(labelled=False)
     student, teacher = ModelOutputs(logits=logits(packed, 1)), ModelOutputs(logits=logits(packed, 2))
     whole = KL()(packed, student, teacher)
-    monkeypatch.setattr("regraft.distillation.vocabulary.CHUNK", 2 * VOCAB)
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 2 * VOCAB)
     assert float(KL()(packed, student, teacher).total) == pytest.approx(float(whole.total), rel=1e-6)
 
 

@@ -144,9 +144,7 @@ def test_each_task_has_its_own_teacher(cache: Cache) -> None:
 
 
 def test_no_more_than_a_chunk_of_logits_is_made(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
-    import regraft.distillation.vocabulary as vocabulary
-
-    monkeypatch.setattr(vocabulary, "CHUNK", 2 * 97)
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 2 * 97)
     batch = packed(0, 1, 2, 3)
     said = Several(teachers=TEACHERS, weighting="confidence").build(context(cache, unavailable))(batch)
     whole = ModelOutputs(logits=said.logits)

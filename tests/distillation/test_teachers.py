@@ -168,9 +168,7 @@ def test_top_k_keeps_what_it_says_and_reports_what_it_loses(cache: Cache) -> Non
 def test_no_more_than_a_chunk_of_top_k_logits_is_made_asking_or_answering(
     cache: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import regraft.distillation.vocabulary as vocabulary
-
-    monkeypatch.setattr(vocabulary, "CHUNK", 2 * 97)
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 2 * 97)
     dense, asked, answered = model(Words(97)), [], []
     product, logits_at = Head.product, Spread.logits_at
 

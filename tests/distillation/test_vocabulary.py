@@ -32,7 +32,7 @@ def powers(logits: torch.Tensor, part: slice) -> torch.Tensor:
 def test_chunks_give_the_value_and_the_gradients_of_all_logits_at_once(
     monkeypatch: pytest.MonkeyPatch, chunk: int, bias: bool, softcap: float | None, rows: torch.Tensor | None
 ) -> None:
-    monkeypatch.setattr("regraft.distillation.vocabulary.CHUNK", chunk * VOCAB)
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", chunk * VOCAB)
     states, weight, offset = tensors(torch.float32, bias)
     head = Head(weight=weight, bias=offset, softcap=softcap, dtype=torch.float32)
     (3 * summed(ModelOutputs(states=states, head=head), powers, rows)).backward()
@@ -52,7 +52,7 @@ def test_chunks_give_the_value_and_the_gradients_of_all_logits_at_once(
 
 
 def test_the_part_says_which_positions_a_chunk_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regraft.distillation.vocabulary.CHUNK", 2 * VOCAB)
+    monkeypatch.setattr("regraft.models.likelihood.CHUNK", 2 * VOCAB)
     states, weight, _ = tensors(torch.float32, False)
     student = ModelOutputs(states=states, head=Head(weight=weight, bias=None, softcap=None, dtype=torch.float32))
     rows, seen = torch.tensor([5, 1, 1, 6, 2]), []

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from regraft.interfaces import Head, ModelOutputs
-from regraft.models.likelihood import CHUNK
+from regraft.models.likelihood import chunk
 
 Pointwise = Callable[[torch.Tensor, slice], torch.Tensor]
 """Of logits (n, vocab) in float32 with graph, and the place of their positions among those that count: (n,) values."""
@@ -57,7 +57,7 @@ class _Summed(torch.autograd.Function):
             for want, tensor in zip(wanted, (states, weight, bias), strict=True)
         )
         total = states.new_zeros((), dtype=torch.float32)
-        size = max(1, CHUNK // len(weight))
+        size = chunk(len(weight))
         for start in range(0, len(states), size):
             part = slice(start, min(start + size, len(states)))
             logits = head.product(states[part]).requires_grad_(any(wanted))

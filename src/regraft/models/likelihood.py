@@ -13,9 +13,14 @@ CHUNK = 2**22
 """Logits a chunk: 41 positions of a vocabulary of 100,352, in float32 16 MB, of which some six are alive at a time."""
 
 
+def chunk(vocabulary: int) -> int:
+    """Of how many positions logits over a vocabulary of this size are made at once."""
+    return max(1, CHUNK // vocabulary)
+
+
 def at_once(outputs: ModelOutputs) -> int:
-    """Of how many positions logits over the vocabulary are made at once."""
-    return max(1, CHUNK // outputs.logits_at(slice(0, 1)).shape[1])
+    """As `chunk`, for the vocabulary of a model."""
+    return chunk(outputs.logits_at(slice(0, 1)).shape[1])
 
 
 def option_scores(outputs: ModelOutputs, batch: Batch) -> torch.Tensor:

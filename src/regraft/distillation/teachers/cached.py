@@ -238,14 +238,14 @@ def _ask_top_k(teacher: Cached, context: TeacherContext, folder: Path) -> dict[s
     from safetensors.torch import save_file
 
     from regraft.distillation.losses.divergence import kl
-    from regraft.distillation.vocabulary import CHUNK
+    from regraft.models.likelihood import chunk
 
     reported: dict[str, Any] = {}
     answers = teacher.teacher.build(replace(context, report=reported.update))
     answered: list[dict[str, torch.Tensor]] = []
     spans: dict[str, tuple[int, int]] = {}
     divergence, distance, vocabulary = 0.0, 0.0, context.student.vocabulary
-    size = max(1, CHUNK // vocabulary)
+    size = chunk(vocabulary)
     for batch in context.questions():
         with context.autocast():
             said = answers(batch)
